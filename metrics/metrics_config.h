@@ -1,0 +1,23 @@
+// The sections logging and http of the run file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace starling::metrics {
+
+struct LoggingConfig {
+  std::int64_t log_interval = 10;  // steps
+  bool jsonl = true;
+
+  std::vector<std::string> validate() const;
+};
+
+struct HttpConfig {
+  std::string listen = "127.0.0.1:9464";  // a default port that is taken moves on to a free one
+
+  std::vector<std::string> validate() const;
+};
+
+}  // namespace starling::metrics

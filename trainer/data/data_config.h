@@ -1,0 +1,16 @@
+// The sections data and tokenizer of the run file.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace starling::trainer {
+
+struct DataConfig {
+  std::vector<std::string> train;  // paths and globs
+  std::vector<std::string> val;    // empty: the last 5 % of the training text is held out
+  std::string format = "auto";     // auto | bin (llm.c) | uint16 | text (byte tokenizer)
+  std::string tokenizer = "byte";  // tokenizer.path
+};
+
+}  // namespace starling::trainer

@@ -1,0 +1,64 @@
+// What a run trains with: the sections training, optimizer, lr_scheduler, parallelism and eval of the run file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gossip/base/ids.h"
+
+namespace starling::trainer {
+
+struct TrainingConfig {
+  std::int64_t seq_len = 1024;
+  std::int64_t micro_batch_size = 8;  // sequences in a microbatch
+  std::int64_t microbatches = 16;     // per step and target replica: the live originators share microbatches x replicas
+  std::optional<std::int64_t> max_steps;
+  std::optional<std::int64_t> max_tokens;
+  double max_grad_norm = 1.0;
+  std::string dtype = "auto";  // auto | float32 (bfloat16 on CUDA only)
+
+  std::vector<std::string> validate() const;
+  std::int64_t tokens_per_microbatch() const { return seq_len * micro_batch_size; }
+};
+
+struct OptimizerConfig {
+  std::string name = "adamw";
+  double lr = 6.0e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1.0e-8;
+  double weight_decay = 0.1;
+
+  std::vector<std::string> validate() const;
+};
+
+struct SchedulerConfig {
+  std::string name = "cosine";
+  std::int64_t warmup_steps = 1000;
+  double min_lr = 6.0e-5;
+
+  std::vector<std::string> validate() const;
+};
+
+// Learning rate of step k (from 1): linear from lr / warmup_steps up to lr at step warmup_steps, then a cosine down to
+// min_lr at max_steps; min_lr after that.
+double learning_rate(const OptimizerConfig& optimizer, const SchedulerConfig& scheduler, Step step, Step max_steps);
+
+struct ParallelismConfig {
+  std::int64_t stages = 4;
+  std::int64_t replicas = 4;                // target per stage; more and fewer are legal
+  std::vector<std::int64_t> stage_layers;   // empty: auto
+
+  std::vector<std::string> validate() const;
+};
+
+struct EvalConfig {
+  std::int64_t interval = 500;  // steps; 0: only at the end
+  std::int64_t batches = 50;    // windows of micro_batch_size sequences
+
+  std::vector<std::string> validate() const;
+};
+
+}  // namespace starling::trainer
