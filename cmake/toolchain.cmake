@@ -1,0 +1,40 @@
+# The compiler and its flags: one place, for every target that is ours.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release or Debug" FORCE)
+endif()
+# Release drops assert(), which is for what is too dear to check in production.
+# STARLING_CHECK does not look at NDEBUG and stays.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g")
+
+# `-ffp-contract=off`: a fused multiply-add rounds once instead of twice, so
+# without it the same seed would give other decisions on another machine or at
+# another optimisation level.
+add_compile_options(-ffp-contract=off)
+
+if(STARLING_SANITIZE)
+  # -O1 whatever the build type: at -O0 the instrumented tests take minutes.
+  add_compile_options(-fsanitize=${STARLING_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -O1 -g1)
+  add_link_options(-fsanitize=${STARLING_SANITIZE})
+endif()
+
+# Warnings are errors on our own code only; what comes from others is included
+# as a system header.
+set(STARLING_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+
+find_program(STARLING_CCACHE ccache)
+if(STARLING_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${STARLING_CCACHE}")
+endif()
+find_program(STARLING_MOLD mold)
+if(STARLING_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
