@@ -1,0 +1,42 @@
+// How long to wait for an acknowledgement, learned from how long they took.
+//
+// deadline = (2 x q90 of the last 64 samples + 50 ms) x b per peer and lane. Late answers are samples too: learning from
+// successes only makes deadlines shrink until a healthy run re-routes itself to death. b grows by 1.5 per time-out up to
+// 64 and is 1 again on any answer; before the first sample the deadline is 2 s x b.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <map>
+
+#include "gossip/base/ids.h"
+#include "gossip/base/time.h"
+
+namespace starling::net {
+
+// The last 64 durations and their 0.9 quantile (nearest rank).
+class Quantile90 {
+ public:
+  void add(Duration sample);
+  bool empty() const { return count_ == 0; }
+  // REQUIRES: !empty().
+  Duration value() const;
+
+ private:
+  std::array<Duration, 64> samples_{};
+  std::size_t count_ = 0;
+  std::size_t next_ = 0;
+};
+
+class AckDeadline {
+ public:
+  Duration deadline() const;
+  void answered(Duration took);
+  void timed_out();
+
+ private:
+  Quantile90 samples_;
+  double backoff_ = 1.0;
+};
+
+}  // namespace starling::net

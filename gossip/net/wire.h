@@ -1,0 +1,254 @@
+// Every message between members, as plain values, and their one way to bytes and back.
+//
+// On control a frame is one FlatBuffers `Envelope` (wire.fbs), verified before anything is read; on bulk it is a fixed
+// header with tensor bytes behind it. A decoded message obeys every bound below, so deciders need no further length
+// checks. Fields that name the sender are filled from the authenticated key of the frame, never from its content:
+// nobody can speak for somebody else. The folder README lists who sends what, what answers it and what a repeat does.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "gossip/base/bytes.h"
+#include "gossip/base/error.h"
+#include "gossip/base/ids.h"
+#include "gossip/base/time.h"
+
+namespace starling::net {
+
+// Bounds of what a frame may hold; a frame beyond them is malformed.
+inline constexpr std::size_t max_hops = 64;
+inline constexpr std::size_t max_updates = 24;            // records or suspicions on one packet
+inline constexpr std::size_t max_record_bytes = 2048;     // a signed record with its certificate chain
+inline constexpr std::size_t max_originators = 256;
+inline constexpr std::size_t max_report_bytes = 16 << 10;
+
+// ---------------------------------------------------------------- membership
+// A signed record or suspicion as gossip carries it: opaque here, verified first and parsed after by membership.
+struct Update {
+  enum class Kind : std::uint8_t { record, suspicion } kind = Kind::record;
+  Bytes bytes;
+};
+// An originator's closed steps, repeated on probes and acks; from anybody else it counts only inside a signed record.
+struct DoneMark {
+  Boot boot = 0;
+  Step step = -1;  // -1: the sender is no originator
+};
+struct Ping {
+  std::uint64_t sequence = 0;
+  DoneMark done;
+  std::vector<Update> updates;
+};
+struct Ack {
+  std::uint64_t sequence = 0;
+  NodeId about;  // whose life it proves: the sender, or the target of an indirect probe
+  DoneMark done;
+  std::vector<Update> updates;
+};
+struct PingRequest {
+  std::uint64_t sequence = 0;
+  NodeId target;
+};
+struct ViewRequest {
+  std::uint32_t page = 0;
+};
+struct ViewPage {
+  std::uint32_t page = 0;
+  std::uint32_t pages = 1;
+  std::vector<Update> updates;
+};
+// The admitting node makes a newcomer known before it answers it: the certificate that it just issued and the record that
+// the newcomer signed for its request (no stage yet).
+struct Introduce {
+  Bytes certificate;
+  Bytes record;
+};
+struct IntroduceAck {
+  NodeId newcomer;
+};
+// The owner's signed wish to end the run (certificate.h); passed on once by everybody who sees it first.
+struct Finish {
+  Bytes statement;
+};
+// Lines for the run's log files, from workers whose disk is not the run's.
+struct Report {
+  enum class File : std::uint8_t { metrics, events } file = File::metrics;
+  std::string lines;
+};
+
+// ---------------------------------------------------------------- step clock
+struct Done {
+  Boot boot = 0;
+  Step step = 0;
+};
+
+// ---------------------------------------------------------------- microbatches
+struct Hop {
+  Stage stage = 0;
+  NodeId peer;
+  auto operator<=>(const Hop&) const = default;
+};
+enum class Direction : std::uint8_t { forward, backward };
+enum class Purpose : std::uint8_t { train, eval };
+
+// What travels with an activation or a gradient.
+struct MicrobatchHeader {
+  MicrobatchId id;
+  Direction direction = Direction::forward;
+  Purpose purpose = Purpose::train;
+  std::vector<Hop> made;        // hops whose forward output is inside, in order, originator left out
+  std::vector<Hop> ahead;       // forward: hops planned after the receiver; the way home is not listed
+  std::uint64_t bypassed = 0;   // backward: bit i: made[i] was gone and its gradient went on as the identity
+  Duration age{};               // since the originator began it, without time on links
+  Duration give_up_age{};       // every hop frees what it keeps at this age
+};
+// Names one of several copies of a microbatch after a re-route: a hash of the hops made. Serves Abandon and the
+// originator's choice only.
+using BranchId = std::uint64_t;
+BranchId branch_of(const std::vector<Hop>& made);
+
+enum class RefuseCode : std::uint8_t {
+  full,         // no activation memory: next replica at once
+  starting,     // not active yet: next replica at once
+  wrong_stage,  // the view of the sender is old: next replica at once
+  duplicate,    // this microbatch is here already: free your graph, report passed
+  stale,        // its step is too old: free
+  done,         // its gradient was added already: free
+  unknown,      // backward only: no graph here: bypass
+  malformed,    // size or content is not what the config says: never offered again
+};
+// The last byte is in and the hash holds; `eta`: until its forward or backward here is computed, hold included.
+// Returns the transfer's credit, as Release does.
+struct Accepted {
+  TransferId transfer;
+  Duration eta{};
+};
+// "My output for this microbatch was accepted by its next hop": the receiver may drop the output it kept.
+struct Passed {
+  MicrobatchId microbatch;
+  Direction direction = Direction::forward;
+};
+// "Where is what I gave you?" Answered by AskAnswer.
+struct Ask {
+  MicrobatchId microbatch;
+  Direction direction = Direction::forward;
+};
+struct AskAnswer {
+  enum class State : std::uint8_t { working, passed, given_back, unknown } state = State::working;
+  MicrobatchId microbatch;
+  Direction direction = Direction::forward;
+  Duration eta{};
+};
+// From the originator only: free every graph of this microbatch.
+struct Abandon {
+  MicrobatchId microbatch;
+};
+
+// ---------------------------------------------------------------- exchanges
+struct Propose {
+  ExchangeId exchange;  // proposer = the sender
+  Round round = 0;
+  Stage stage = 0;
+};
+struct Accept {
+  ExchangeId exchange;
+  Round round = 0;
+};
+struct Decline {
+  enum class Code : std::uint8_t { stale, busy, better, wrong_stage, finished } code = Code::busy;
+  ExchangeId exchange;
+  Round round = 0;  // of the decliner, so that "stale" tells who is behind
+};
+struct Got {
+  ExchangeId exchange;
+};
+
+// ---------------------------------------------------------------- state of a stage
+struct StateRequest {
+  enum class Source : std::uint8_t { live, backup } source = Source::live;
+  std::uint64_t request = 0;  // of the asker; comes back in every answer
+  Stage stage = 0;
+  std::uint8_t parts = 1;     // bit 0 phi, bit 1 adam_m, bit 2 adam_v
+};
+struct StateInfo {
+  std::uint64_t request = 0;
+  Stage stage = 0;
+  Step step = 0;              // the donor's k; of a backup: the step after which it was taken
+  Round round = 0;
+  Duration tau{};
+  std::int64_t adam_steps = 0;
+  std::uint8_t parts = 0;     // which are going to be offered; 0: refused
+  bool closed_any = false;    // the donor has closed a step: weights must be copied, not drawn
+  std::vector<std::pair<NodeId, DoneMark>> done;
+};
+
+// ---------------------------------------------------------------- bulk
+struct ExchangePart {
+  ExchangeId exchange;
+  Round round = 0;
+  Stage stage = 0;
+};
+struct StatePart {
+  std::uint64_t request = 0;
+  Stage stage = 0;
+  std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v
+  std::uint8_t encoding = 0;  // 0 fp32, 1 bf16
+};
+struct BackupPart {
+  Stage stage = 0;
+  Step step = 0;
+  Round round = 0;
+};
+struct MetricsText {};  // this worker's last metrics, for nodes that are scraped in its place
+
+using About = std::variant<MicrobatchHeader, ExchangePart, StatePart, BackupPart, MetricsText>;
+
+struct Offer {
+  TransferId transfer;
+  About about;
+  std::uint64_t bytes = 0;
+  Hash128 hash{};
+};
+// Send me bytes [from, upto).
+struct Pull {
+  TransferId transfer;
+  std::uint64_t from = 0;
+  std::uint64_t upto = 0;
+};
+struct Release {
+  TransferId transfer;
+};
+struct Refuse {
+  TransferId transfer;
+  RefuseCode code = RefuseCode::full;
+};
+// You may have this many bytes under way to me without a Pull, all transfers together.
+struct Credit {
+  std::uint64_t bytes = 0;
+};
+
+using Message = std::variant<Ping, Ack, PingRequest, ViewRequest, ViewPage, Introduce, IntroduceAck, Finish, Report, Done,
+                             Accepted, Passed, Ask, AskAnswer, Abandon, Propose, Accept, Decline, Got, StateRequest,
+                             StateInfo, Offer, Pull, Release, Refuse, Credit>;
+
+// REQUIRES: the message obeys the bounds above. Result: at most max_control_frame_bytes.
+Bytes encode(const Message& message);
+// `from`: the authenticated sender; `self`: this node (Pull, Release, Refuse, Accepted name our transfers).
+// Errors: bad_input, with what was wrong, for anything that does not verify or breaks a bound. Never throws.
+Result<Message> decode(ByteView frame, const NodeId& from, const NodeId& self);
+
+// Bulk frame: "SB" magic u16 | version u8 | zero u8 | payload bytes u32 | boot u64 | counter u64 | offset u64 | payload.
+inline constexpr std::size_t chunk_header_bytes = 32;
+struct Chunk {
+  TransferId transfer;
+  std::uint64_t offset = 0;
+  ByteView payload;  // inside the frame that was decoded
+};
+Bytes encode_chunk(const TransferId& transfer, std::uint64_t offset, ByteView payload);
+Result<Chunk> decode_chunk(ByteView frame, const NodeId& from);
+
+}  // namespace starling::net
