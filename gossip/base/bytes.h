@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,8 @@ namespace starling {
 
 using Bytes = std::vector<std::byte>;
 using ByteView = std::span<const std::byte>;
+// Immutable once made; shared between threads, and with transfers that still travel.
+using Buffer = std::shared_ptr<const Bytes>;
 
 using Hash128 = std::array<std::byte, 16>;
 using Hash256 = std::array<std::byte, 32>;

@@ -28,8 +28,6 @@
 
 namespace starling::net {
 
-using Buffer = std::shared_ptr<const Bytes>;
-
 class Bulk {
  public:
   struct Config {

@@ -50,7 +50,7 @@ class CatchUp {
   struct PartCame {
     NodeId from;
     net::StatePart part;
-    net::Buffer buffer;
+    Buffer buffer;
   };
   struct PartFailed {
     NodeId from;
@@ -83,7 +83,7 @@ class CatchUp {
   struct Load {                         // everything is here
     Stage stage = 0;
     net::StateInfo info;
-    std::map<std::uint8_t, net::Buffer> parts;          // by part number
+    std::map<std::uint8_t, Buffer> parts;          // by part number
     std::map<std::uint8_t, std::uint8_t> encodings;
   };
   struct Finished {                     // loaded: take k, tau, D and round from info (a backup: only weights)

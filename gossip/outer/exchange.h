@@ -67,7 +67,7 @@ class Exchange {
   struct PartCame {                // delivered, hash verified
     NodeId from;
     net::ExchangePart part;
-    net::Buffer buffer;
+    Buffer buffer;
   };
   struct PartFailed {              // bulk gave up on a part, in either direction
     NodeId peer;
@@ -75,7 +75,7 @@ class Exchange {
   };
   struct SnapshotMade {            // the buffer asked for by MakeSnapshot
     Round round = 0;
-    net::Buffer buffer;
+    Buffer buffer;
   };
   struct Applied {                 // the outer step asked for by Average or Solo is done
     Round round = 0;
@@ -100,7 +100,7 @@ class Exchange {
   struct OfferPart {               // offer our snapshot on bulk
     NodeId to;
     net::ExchangePart part;
-    net::Buffer buffer;
+    Buffer buffer;
   };
   struct TakeOffer {
     NodeId from;
@@ -114,7 +114,7 @@ class Exchange {
   struct Average {                 // outer step with these
     Round round = 0;
     ExchangeId exchange;
-    std::vector<net::Buffer> others;
+    std::vector<Buffer> others;
   };
   enum class SoloCause : std::uint8_t { odd_one_out, nobody_answered, partner_gone, transfer_failed, declined, alone };
   struct Solo {                    // outer step alone (algorithm none: no outer step at all)

@@ -26,9 +26,6 @@
 
 namespace starling::trainer {
 
-// Immutable once made; shared between threads and with transfers that still travel.
-using Buffer = std::shared_ptr<const Bytes>;
-
 using JobId = std::uint64_t;
 
 enum class Pass { train, eval };  // eval: no graph is kept and nothing is accumulated
