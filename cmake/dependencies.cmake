@@ -94,8 +94,10 @@ if(STARLING_WITH_TORCH)
   set_target_properties(starling_torch_cpu PROPERTIES
     INTERFACE_LINK_LIBRARIES starling_c10)
   add_library(starling_torch INTERFACE)
-  target_include_directories(starling_torch SYSTEM INTERFACE
-    "${STARLING_TORCH_DIR}/include"
-    "${STARLING_TORCH_DIR}/include/torch/csrc/api/include")
+  # After the system's own folders: LibTorch brings copies of libraries (fmt) that
+  # must not hide the ones we link.
+  target_compile_options(starling_torch INTERFACE
+    "SHELL:-idirafter ${STARLING_TORCH_DIR}/include"
+    "SHELL:-idirafter ${STARLING_TORCH_DIR}/include/torch/csrc/api/include")
   target_link_libraries(starling_torch INTERFACE starling_torch_cpu starling_c10)
 endif()

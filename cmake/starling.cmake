@@ -21,8 +21,8 @@
 # trainer_torch and its tests; on a test elsewhere or on an executable it says
 # that the target cannot be built without LibTorch, and no more.
 
-# Left to right. Each entry but the first few has the same right to all before
-# it; the exceptions are in starling_may_use.
+# Left to right. Each may use itself and all before it; starling_may_use has the
+# one exception.
 set(STARLING_LAYERS
   gossip_base metrics gossip_net gossip_sim gossip_membership gossip_outer
   pipeline trainer_data trainer_checkpoint trainer_worker trainer_torch
@@ -84,6 +84,13 @@ function(starling_common target)
   target_compile_options(${target} PRIVATE ${STARLING_WARNINGS})
 endfunction()
 
+# Makes LibTorch's headers visible to `target` alone: who links it links LibTorch
+# too, but does not see them.
+function(starling_see_torch target)
+  target_link_libraries(${target} PRIVATE starling_torch)
+  set_target_properties(${target} PROPERTIES JOB_POOL_COMPILE torch)
+endfunction()
+
 function(starling_library name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "TORCH" "" "SOURCES;DEPS")
   starling_layer_of(layer ${name})
@@ -113,8 +120,7 @@ function(starling_library name)
   starling_common(${name})
   target_link_libraries(${name} PUBLIC ${arg_DEPS})
   if(arg_TORCH)
-    # Private: who links trainer_torch links LibTorch but does not see its headers.
-    target_link_libraries(${name} PRIVATE starling_torch)
+    starling_see_torch(${name})
   endif()
 endfunction()
 
@@ -178,7 +184,7 @@ function(starling_test name)
   target_link_libraries(${name} PRIVATE ${arg_DEPS} ext_gmock ext_rapidcheck ext_gtest)
   starling_sees_torch(sees_torch)
   if(arg_TORCH AND sees_torch)
-    target_link_libraries(${name} PRIVATE starling_torch)
+    starling_see_torch(${name})
   endif()
   starling_register_test(${name} ${arg_LABEL} ${arg_TIMEOUT} ${arg_ARGS})
 endfunction()
@@ -199,7 +205,7 @@ function(starling_bench name)
   target_link_libraries(${name} PRIVATE ${arg_DEPS} ext_benchmark)
   starling_sees_torch(sees_torch)
   if(arg_TORCH AND sees_torch)
-    target_link_libraries(${name} PRIVATE starling_torch)
+    starling_see_torch(${name})
   endif()
   starling_register_test(${name} bench ${arg_TIMEOUT} --benchmark_min_time=0.01)
 endfunction()

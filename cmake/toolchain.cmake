@@ -38,3 +38,7 @@ find_program(STARLING_MOLD mold)
 if(STARLING_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
+
+# A file that includes LibTorch takes more than a gigabyte to compile: two at a
+# time, however many jobs there are.
+set_property(GLOBAL APPEND PROPERTY JOB_POOLS torch=2)
