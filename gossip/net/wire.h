@@ -100,6 +100,7 @@ struct MicrobatchHeader {
   MicrobatchId id;
   Direction direction = Direction::forward;
   Purpose purpose = Purpose::train;
+  Stage stage = 0;              // what the sender believes the receiver to hold; 0: home at its originator
   std::vector<Hop> made;        // hops whose forward output is inside, in order, originator left out
   std::vector<Hop> ahead;       // forward: hops planned after the receiver; the way home is not listed
   std::uint64_t bypassed = 0;   // backward: bit i: made[i] was gone and its gradient went on as the identity
