@@ -15,7 +15,8 @@ struct LoggingConfig {
 };
 
 struct HttpConfig {
-  std::string listen = "127.0.0.1:9464";  // a default port that is taken moves on to a free one
+  std::string listen = "127.0.0.1:9464";  // host:port; 0: any free port
+  bool listen_is_default = true;          // a default port that is taken moves on; one the user set is an error
 
   std::vector<std::string> validate() const;
 };
