@@ -11,8 +11,10 @@ namespace {
 
 constexpr std::string_view certificate_domain = "starling/certificate/1";
 constexpr std::string_view revocations_domain = "starling/revocations/1";
+constexpr std::string_view finish_domain = "starling/finish/1";
 constexpr std::uint8_t certificate_version = 1;
 constexpr std::uint8_t revocations_version = 1;
+constexpr std::uint8_t finish_version = 1;
 constexpr std::size_t body_bytes = certificate_bytes - signature_bytes;
 // Where the issuer stands: the one field that must be read before the signature can be checked.
 constexpr std::size_t issuer_offset = 1 + 32 + 32;
@@ -181,6 +183,33 @@ Result<Revocations> verify_revocations(ByteView bytes, const RunId& run, const N
   }
   if (list_run != run) return refuse("the revocation list is for run " + list_run.brief());
   return out;
+}
+
+Bytes sign_finish(const NodeKey& owner, const RunId& run, LastStep policy) {
+  ByteWriter out;
+  out.number(finish_version);
+  out.raw(run.hash);
+  out.number(static_cast<std::uint8_t>(policy));
+  const Signature signature = owner.sign(finish_domain, out.bytes());
+  out.raw(signature);
+  return std::move(out).bytes();
+}
+
+Result<LastStep> verify_finish(ByteView statement, const RunId& run, const NodeId& owner) {
+  if (statement.size() != finish_bytes) return fail(ErrorCode::bad_input, "a finish statement has the wrong size");
+  const ByteView body = statement.first(finish_bytes - signature_bytes);
+  if (!verify(owner, finish_domain, body, signature_at_end(statement))) {
+    return refuse("the finish statement's signature does not hold");
+  }
+  ByteReader in(body);
+  const auto version = in.number<std::uint8_t>();
+  const RunId statement_run{in.array<32>()};
+  const auto policy = in.number<std::uint8_t>();
+  if (statement_run != run) return refuse("the finish statement is for run " + statement_run.brief());
+  if (version != finish_version || policy != static_cast<std::uint8_t>(LastStep::soon)) {
+    return fail(ErrorCode::bad_input, "the finish statement is from a newer version of Starling");
+  }
+  return LastStep::soon;
 }
 
 Result<Certificate> verify_chain(ByteView chain, const Trust& trust, double unix_seconds) {

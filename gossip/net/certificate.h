@@ -12,6 +12,8 @@
 //   chain       = certificate | certificate certificate      (the node's own first, its delegate's second)
 //   revocations = body signature(64, by the owner, over domain "starling/revocations/1")
 //   body        = version(1) run(32) serial(8) nodes(2) tokens(2) node(32)* token(16)*     (both strictly ascending)
+//   finish      = body signature(64, by the owner, over domain "starling/finish/1")
+//   body        = version(1) run(32) last_step(1)
 //
 // Integers are little-endian; names are padded with zeros.
 #pragma once
@@ -84,6 +86,14 @@ inline constexpr std::size_t max_revocations_bytes =
 Result<Bytes> sign_revocations(const NodeKey& owner, const RunId& run, Revocations list);
 // Errors: unauthenticated, bad_input.
 Result<Revocations> verify_revocations(ByteView bytes, const RunId& run, const NodeId& owner);
+
+// The owner's wish to end the run politely, made when a person stops the launcher. It can be repeated and replayed at
+// will: a run ends once.
+enum class LastStep : std::uint8_t { soon = 1 };  // the lead of the run publishes last_step = its k + 2
+inline constexpr std::size_t finish_bytes = 1 + 32 + 1 + signature_bytes;
+Bytes sign_finish(const NodeKey& owner, const RunId& run, LastStep policy);
+// Errors: unauthenticated, bad_input.
+Result<LastStep> verify_finish(ByteView statement, const RunId& run, const NodeId& owner);
 
 // What every chain of a run is judged against.
 struct Trust {

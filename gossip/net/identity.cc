@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view key_magic = "STRLKEY1";
 constexpr std::string_view boot_magic = "STRLBOT1";
 
-unsigned char* raw(std::span<std::byte> bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
+unsigned char* into(std::span<std::byte> bytes) { return reinterpret_cast<unsigned char*>(bytes.data()); }
 const unsigned char* raw(ByteView bytes) { return reinterpret_cast<const unsigned char*>(bytes.data()); }
 
 // Before any secret is drawn: until then libsodium's generator is not seeded.
@@ -25,7 +25,7 @@ void start_sodium() {
 Secret<64> expanded(const Secret<32>& seed) {
   Secret<64> secret;
   NodeId ignored;
-  crypto_sign_ed25519_seed_keypair(raw(ignored.key), raw(secret.reveal_for_writing()), raw(seed.reveal()));
+  crypto_sign_ed25519_seed_keypair(into(ignored.key), into(secret.reveal_for_writing()), raw(seed.reveal()));
   return secret;
 }
 
@@ -69,7 +69,7 @@ void wipe(std::span<std::byte> memory) { sodium_memzero(memory.data(), memory.si
 
 Result<CurveKey> curve_key_of(const NodeId& id) {
   CurveKey out;
-  if (crypto_sign_ed25519_pk_to_curve25519(raw(out.key), raw(id.key)) != 0) {
+  if (crypto_sign_ed25519_pk_to_curve25519(into(out.key), raw(id.key)) != 0) {
     return fail(ErrorCode::unauthenticated, "the node id " + id.hex() + " is not an Ed25519 public key");
   }
   return out;
@@ -84,7 +84,7 @@ CurveKeyPair CurveKeyPair::generate() {
 
 CurveKeyPair CurveKeyPair::from_secret(Secret<32> secret) {
   CurveKey key;
-  crypto_scalarmult_curve25519_base(raw(key.key), raw(secret.reveal()));
+  crypto_scalarmult_curve25519_base(into(key.key), raw(secret.reveal()));
   return CurveKeyPair(key, std::move(secret));
 }
 
@@ -98,14 +98,14 @@ NodeKey NodeKey::generate() {
 NodeKey NodeKey::from_seed(const Secret<32>& seed) {
   NodeId id;
   Secret<64> secret;
-  crypto_sign_ed25519_seed_keypair(raw(id.key), raw(secret.reveal_for_writing()), raw(seed.reveal()));
+  crypto_sign_ed25519_seed_keypair(into(id.key), into(secret.reveal_for_writing()), raw(seed.reveal()));
   return NodeKey(id, seed.clone());
 }
 
 CurveKeyPair NodeKey::curve() const {
   const Secret<64> secret = expanded(seed_);
   Secret<32> curve_secret;
-  crypto_sign_ed25519_sk_to_curve25519(raw(curve_secret.reveal_for_writing()), raw(secret.reveal()));
+  crypto_sign_ed25519_sk_to_curve25519(into(curve_secret.reveal_for_writing()), raw(secret.reveal()));
   return CurveKeyPair::from_secret(std::move(curve_secret));
 }
 
@@ -113,7 +113,7 @@ Signature NodeKey::sign(std::string_view domain, ByteView message) const {
   const Bytes bytes = signed_bytes(domain, message);
   const Secret<64> secret = expanded(seed_);
   Signature out{};
-  crypto_sign_ed25519_detached(raw(out), nullptr, raw(bytes), bytes.size(), raw(secret.reveal()));
+  crypto_sign_ed25519_detached(into(out), nullptr, raw(bytes), bytes.size(), raw(secret.reveal()));
   return out;
 }
 
