@@ -1,0 +1,147 @@
+#include "trainer/data/source.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "tests/trainer/data/scratch_files.h"
+
+namespace starling::trainer {
+namespace {
+
+using testing::HasSubstr;
+
+// Bytes first, first + 1, ... within one value of a byte, so that a token tells where in the file it stood.
+std::string ramp(int count, int first = 1) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out.push_back(static_cast<char>(first + i));
+  return out;
+}
+
+class SourceTest : public testing::Test {
+ protected:
+  static Result<Source> open(std::vector<std::string> train, std::vector<std::string> val = {},
+                             BatchShape shape = {.sequences = 2, .seq_len = 4}) {
+    return Source::open({.train = std::move(train), .val = std::move(val)}, shape, 256);
+  }
+  ScratchFolder folder_;
+};
+
+TEST_F(SourceTest, ASampleIsAFunctionOfItsNameAlone) {
+  const std::string path = folder_.write("a.txt", ramp(200));
+  const auto one = open({path});
+  const auto two = open({path});
+  ASSERT_TRUE(one && two);
+  const TokenBatch sample = one->sample(7, 1, 30, 2);
+  EXPECT_EQ(sample.size(), 10u);
+  EXPECT_EQ(one->sample(7, 1, 31, 2).size(), 10u);  // what is drawn between changes nothing
+  EXPECT_EQ(two->sample(7, 1, 30, 2), sample);
+  EXPECT_NE(two->sample(8, 1, 30, 2), sample);
+  EXPECT_NE(two->sample(7, 2, 30, 2), sample);
+  EXPECT_NE(two->sample(7, 1, 29, 2), sample);
+  EXPECT_NE(two->sample(7, 1, 30, 3), sample);
+}
+
+TEST_F(SourceTest, SequencesAreWindowsOfTheText) {
+  const auto source = open({folder_.write("a.txt", ramp(200))});
+  ASSERT_TRUE(source);
+  for (std::uint32_t index = 0; index < 100; ++index) {
+    const TokenBatch batch = source->sample(1, 0, 1, index);
+    for (const std::size_t begin : {0u, 5u}) {
+      for (std::size_t i = 1; i < 5; ++i) EXPECT_EQ(batch[begin + i], batch[begin] + static_cast<int>(i));
+    }
+  }
+}
+
+TEST_F(SourceTest, HeldOutTextIsNeverSampledAndAllElseIs) {
+  const std::string a = folder_.write("a.txt", ramp(100, 1));
+  const std::string b = folder_.write("b.txt", ramp(100, 101));
+  const auto source = open({a, b});
+  ASSERT_TRUE(source);
+  EXPECT_EQ(source->training_tokens(), 190);
+  EXPECT_EQ(source->validation_tokens(), 10);
+  std::set<std::int32_t> sampled;
+  for (std::uint32_t index = 0; index < 2000; ++index) {
+    for (const std::int32_t token : source->sample(1, 0, 1, index)) sampled.insert(token);
+  }
+  EXPECT_EQ(sampled.size(), 190u);
+  // The last 5 of both files: values 96 to 100 and 196 to 200.
+  const TokenBatch held_out = source->validation(0);
+  EXPECT_EQ(TokenBatch(held_out.begin(), held_out.begin() + 5), (TokenBatch{96, 97, 98, 99, 100}));
+  for (const std::int32_t token : held_out) EXPECT_FALSE(sampled.contains(token)) << token;
+}
+
+TEST_F(SourceTest, ValidationWindowsFollowEachOtherAndStartAgain) {
+  const auto source = open({folder_.write("a.txt", ramp(50))}, {folder_.write("v.txt", ramp(13))});
+  ASSERT_TRUE(source);
+  EXPECT_EQ(source->training_tokens(), 50);  // nothing is held out when data.val is given
+  EXPECT_EQ(source->validation_windows(), 3);
+  EXPECT_EQ(source->validation(0), (TokenBatch{1, 2, 3, 4, 5, 5, 6, 7, 8, 9}));
+  EXPECT_EQ(source->validation(1), (TokenBatch{9, 10, 11, 12, 13, 1, 2, 3, 4, 5}));
+}
+
+TEST_F(SourceTest, PatternsPassOverWhatIsNotText) {
+  folder_.write("art", ramp(30, 100));
+  folder_.write("zen", ramp(30, 150));
+  folder_.write("art.dat", std::string("\0\0\0\2", 4));
+  folder_.write("empty", "");
+  std::filesystem::create_symlink("art", folder_.path("art.u8"));
+  std::filesystem::create_directory(folder_.path("folder"));
+  const auto source = open({folder_.path("*")}, {folder_.path("zen")});
+  ASSERT_TRUE(source) << source.error().message;
+  EXPECT_EQ(source->training_tokens(), 60);
+}
+
+TEST_F(SourceTest, ErrorsNameTheFileAndTheFix) {
+  const auto message = [&](std::vector<std::string> train, std::vector<std::string> val = {}) {
+    const auto source = open(std::move(train), std::move(val));
+    EXPECT_FALSE(source);
+    return source ? std::string() : source.error().message;
+  };
+  const std::string good = folder_.write("good.txt", ramp(100));
+  const std::string tiny = folder_.write("tiny.txt", "abcd");
+  EXPECT_THAT(message({}), HasSubstr("data.train: expected paths"));
+  EXPECT_THAT(message({folder_.path("gone.txt")}), HasSubstr("gone.txt: cannot be opened"));
+  EXPECT_THAT(message({folder_.path("gone*")}), HasSubstr("no file matches"));
+  EXPECT_THAT(message({folder_.write("empty.txt", "")}), HasSubstr("data.train: " + folder_.path("empty.txt")));
+  EXPECT_THAT(message({tiny}), HasSubstr("data.train: expected at least 5 tokens"));
+  EXPECT_THAT(message({good}, {tiny}), HasSubstr("data.val: expected at least 5 tokens"));
+  EXPECT_THAT(message({folder_.write("short.txt", ramp(60))}), HasSubstr("set data.val to files of its own"));
+  EXPECT_THAT(message({good}, {folder_.path("gone.txt")}), HasSubstr("data.val: "));
+}
+
+TEST_F(SourceTest, OnlyTheByteTokenizerIsKnown) {
+  const auto source = Source::open({.train = {"x"}, .val = {}, .tokenizer = "tokenizer.json"}, {}, 256);
+  ASSERT_FALSE(source);
+  EXPECT_THAT(source.error().message, HasSubstr("tokenizer.path: expected byte"));
+}
+
+// However the text is cut into files, a window reads the same tokens.
+RC_GTEST_PROP(TokenTextProperties, SlicesReadAsOneText, ()) {
+  const ScratchFolder folder;
+  const auto whole =
+      *rc::gen::nonEmpty(rc::gen::container<std::vector<std::uint16_t>>(rc::gen::arbitrary<std::uint16_t>()));
+  TokenText text;
+  for (std::size_t from = 0; from < whole.size();) {
+    const auto count = *rc::gen::inRange<std::size_t>(1, whole.size() - from + 1);
+    const std::vector<std::uint16_t> part(whole.begin() + static_cast<std::ptrdiff_t>(from),
+                                          whole.begin() + static_cast<std::ptrdiff_t>(from + count));
+    auto file = TokenFile::open(folder.write("part.bin", raw_ids(part)), TokenFormat::uint16, 65536);
+    RC_ASSERT(file.has_value());
+    text.append(std::make_shared<const TokenFile>(std::move(*file)), 0, static_cast<std::int64_t>(count));
+    std::filesystem::remove(folder.path("part.bin"));  // the mapping stays
+    from += count;
+  }
+  RC_ASSERT(text.size() == static_cast<std::int64_t>(whole.size()));
+  const auto first = *rc::gen::inRange<std::size_t>(0, whole.size());
+  TokenBatch window(*rc::gen::inRange<std::size_t>(0, whole.size() - first + 1));
+  text.read(static_cast<std::int64_t>(first), window);
+  RC_ASSERT(std::equal(window.begin(), window.end(), whole.begin() + static_cast<std::ptrdiff_t>(first)));
+}
+
+}  // namespace
+}  // namespace starling::trainer
