@@ -55,7 +55,8 @@ Status RealStorage::replace(std::string_view path, ByteView bytes) {
 }
 
 Result<Bytes> read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Not blocking, because opening a pipe would wait for a writer; for a regular file it means nothing.
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) return os_error("cannot open", path);
   struct stat info {};
   if (::fstat(file.get(), &info) != 0) return os_error("cannot read", path);
