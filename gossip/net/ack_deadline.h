@@ -26,10 +26,12 @@ class Quantile90 {
   std::array<Duration, 64> samples_{};
   std::size_t count_ = 0;
   std::size_t next_ = 0;
+  Duration value_{};
 };
 
 class AckDeadline {
  public:
+  // How long to wait for the next answer.
   Duration deadline() const;
   void answered(Duration took);
   void timed_out();

@@ -1,7 +1,6 @@
 // The seam to the network: frames between authenticated nodes, on three lanes.
 //
-// A lane is a kind of socket with its own limits, so that a heartbeat never waits behind an activation and a stranger
-// never reaches a decoder of members. `from` of a received control or bulk frame is always the authenticated key of its
+// Lanes and their limits: lane.h. `from` of a received control or bulk frame is always the authenticated key of its
 // sender, never something that the frame says. Delivery is at most once, in order per (peer, lane) while a connection
 // lives, and promised to nobody: everything above copes with loss, duplication and silence.
 //
@@ -17,24 +16,9 @@
 #include "gossip/base/error.h"
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
+#include "gossip/net/lane.h"
 
 namespace starling::net {
-
-enum class Lane : std::uint8_t { control, bulk, lobby };
-
-inline constexpr std::size_t max_control_frame_bytes = 64 << 10;
-inline constexpr std::size_t max_bulk_frame_bytes = 256 << 10;
-inline constexpr std::size_t max_chunk_payload_bytes = 252 << 10;
-inline constexpr std::size_t max_lobby_request_bytes = 4 << 10;
-inline constexpr std::size_t max_lobby_answer_bytes = 64 << 10;
-
-// Where a node listens: "tcp://host:port" per lane.
-struct Endpoints {
-  std::string control;
-  std::string bulk;
-  std::string lobby;
-  bool operator==(const Endpoints&) const = default;
-};
 
 // A request on our lobby that has not been answered yet.
 using LobbyRequestId = std::uint64_t;

@@ -17,6 +17,7 @@
 #include "gossip/base/error.h"
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
+#include "gossip/net/lane.h"
 
 namespace starling::net {
 
@@ -26,6 +27,13 @@ inline constexpr std::size_t max_updates = 24;            // records or suspicio
 inline constexpr std::size_t max_record_bytes = 2048;     // a signed record with its certificate chain
 inline constexpr std::size_t max_originators = 256;
 inline constexpr std::size_t max_report_bytes = 16 << 10;
+inline constexpr std::size_t max_statement_bytes = 1024;  // what the owner signed
+inline constexpr std::uint32_t max_view_pages = 1024;
+// Numbers are bounded too, so that a decider can add and multiply without a thought of overflow.
+inline constexpr Stage max_stages = 4096;
+inline constexpr Step max_step = Step{1} << 48;           // of rounds too
+inline constexpr std::uint64_t max_transfer_bytes = std::uint64_t{1} << 40;
+inline constexpr Duration max_wire_duration = std::chrono::hours(24 * 30);  // the encoder cuts, the decoder refuses
 
 // ---------------------------------------------------------------- membership
 // A signed record or suspicion as gossip carries it: opaque here, verified first and parsed after by membership.
@@ -213,6 +221,7 @@ struct Offer {
   About about;
   std::uint64_t bytes = 0;
   Hash128 hash{};
+  std::uint64_t follows = 0;  // so many of the first bytes are sent without a Pull, within the receiver's credit
 };
 // Send me bytes [from, upto).
 struct Pull {
@@ -227,7 +236,8 @@ struct Refuse {
   TransferId transfer;
   RefuseCode code = RefuseCode::full;
 };
-// You may have this many bytes under way to me without a Pull, all transfers together.
+// You may have this many bytes under way to me without a Pull, all transfers together. A level, not a gift: the newest
+// one counts, so a repeat changes nothing; the end of a transfer returns what it used without a word.
 struct Credit {
   std::uint64_t bytes = 0;
 };
@@ -236,9 +246,11 @@ using Message = std::variant<Ping, Ack, PingRequest, ViewRequest, ViewPage, Intr
                              Accepted, Passed, Ask, AskAnswer, Abandon, Propose, Accept, Decline, Got, StateRequest,
                              StateInfo, Offer, Pull, Release, Refuse, Credit>;
 
-// REQUIRES: the message obeys the bounds above. Result: at most max_control_frame_bytes.
+// REQUIRES: the message obeys the bounds above; durations are cut to 0 .. max_wire_duration. Result: at most
+// max_control_frame_bytes.
 Bytes encode(const Message& message);
-// `from`: the authenticated sender; `self`: this node (Pull, Release, Refuse, Accepted name our transfers).
+// `from`: the authenticated sender; `self`: this node (Pull, Release, Refuse, Accepted name our transfers). Propose must
+// name its sender as proposer and Abandon its sender as originator.
 // Errors: bad_input, with what was wrong, for anything that does not verify or breaks a bound. Never throws.
 Result<Message> decode(ByteView frame, const NodeId& from, const NodeId& self);
 
@@ -249,7 +261,9 @@ struct Chunk {
   std::uint64_t offset = 0;
   ByteView payload;  // inside the frame that was decoded
 };
+// REQUIRES: 1 .. max_chunk_payload_bytes of payload.
 Bytes encode_chunk(const TransferId& transfer, std::uint64_t offset, ByteView payload);
+// Errors: bad_input, for anything but exactly such a frame.
 Result<Chunk> decode_chunk(ByteView frame, const NodeId& from);
 
 }  // namespace starling::net
