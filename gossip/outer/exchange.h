@@ -1,33 +1,39 @@
 // One round's end: find a partner, trade (phi, delta), average once, or go on alone. Never a stall.
 //
-//   idle -> proposed -> accepted -> moving -> ready -> averaged;   any -> solo (deadline, refusal of all, partner gone)
+//   idle -> proposed -> accepted -> moving -> (ready) averaged | solo
 //
-// Proposed: my Propose is out. Accepted: partner and id are agreed. Moving: both buffers travel (bulk). Ready: the
-// partner's (phi, delta) is here and verified AND the partner's Got for mine is here. Then the outer step is applied,
-// once. Deadline before both: solo, what came is discarded. No commit protocol can do better (two generals), so each
-// side's outcome rides in its next record and a mismatch is counted as one-sided.
+// Proposed: the round has ended here and a partner is sought. Accepted: partner and id are agreed. Moving: my buffer
+// travels (bulk). Ready: the partner's (phi, delta) is here and verified AND the partner's Got for mine is here. Then the
+// outer step is applied, once. Deadline before both: solo, what came is discarded. No commit protocol can do better (two
+// generals), so each side's outcome rides in its next record and a mismatch is counted as one-sided. A partner lost before
+// my Got went out: back to proposed while there is time; after it: solo, as the partner may have averaged with my part.
 //
-// Partners come due together because rounds follow the step clock. While my proposal is out I accept a better edge
-// (pairing.h) and decline worse ones; of crossed proposals of one pair the smaller id's counts. Rounds must be equal, else
-// Decline{stale}: an offer one round old does harm. Who is more than a round behind catches up by copying.
+// Partners come due together because rounds follow the step clock. A Propose that comes before my own round has ended is
+// kept and answered by the end of my round. While my proposal waits for its answer I accept a better edge (pairing.h) and
+// decline worse ones; of crossed proposals of one pair the smaller id's counts. Rounds must be equal, else Decline{stale}:
+// an offer one round old does harm. Who is more than a round behind catches up by copying.
+//
+// Messages are lost and repeated: there is one id per round and peer, a Propose is repeated until the wait ends, and an
+// Accept that comes late still counts while I am free. The proposer answers each Accept with an Accept (with Got, once it
+// has the part), so that an acceptor soon learns whether it was taken. Once agreed, each side repeats its word as a
+// question; a finished id is remembered for 64 exchanges and answered with Got (averaged) or Decline{finished}.
 //
 // Waiting: for the partner's accept; silent: solo after max(1 tau, 1 s); but max(4 tau, 1 s) while its record shows it
-// still inside this round; after half of that, pair with anybody else who is late. From accept on, bulk's no-progress
-// deadline holds, and overall max(4 tau, 10 s).
+// still inside this round; after half of that, pair with anybody else who is late. Everybody has refused for good: solo
+// at once. The odd one out of a settled view: solo at once, unless somebody has proposed to it. Once agreed: a partner
+// that says nothing for max(1 tau, 2 s), or has not finished after max(4 tau, 10 s, the parts at 4 MiB/s), is given up.
 //
-// `diloco`: the same machine with all live replicas as partners: everyone sends its part to everyone, Got is not needed,
-// averaged with those that arrived by the deadline. `none`: every round ends at once without an outer step.
+// `diloco`: all live replicas are partners: everyone sends its part to everyone, Got is not needed, averaged with those
+// that arrived by the deadline; parts that come before my own round has ended are kept. `none`: every round is finished at
+// once, without Average or Solo.
 //
-// A finished id is remembered for 64 exchanges and Got is repeated on request: a late duplicate changes nothing.
-// Pure: no I/O, no clock.
+// Each RoundEnded gets exactly one Average or Solo and, after its Applied, exactly one RoundFinished, unless Cancelled.
+// Pure: no I/O, no clock. The pair's machine is in pair_exchange, diloco's in group_exchange.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
-#include <map>
 #include <optional>
-#include <set>
 #include <variant>
 #include <vector>
 
@@ -40,6 +46,9 @@
 
 namespace starling::outer {
 
+class PairExchange;
+class GroupExchange;
+
 class Exchange {
  public:
   struct Config {
@@ -47,7 +56,12 @@ class Exchange {
     std::uint64_t seed = 0;
     Duration min_wait = std::chrono::seconds(1);
     Duration min_transfer_wait = std::chrono::seconds(10);
-    std::size_t remember = 64;
+    Duration min_silence = std::chrono::seconds(2);        // of an agreed partner
+    Duration repeat = std::chrono::milliseconds(100);      // until a message that had no answer is sent again
+    Duration unsettled = std::chrono::seconds(5);          // after a death in the stage views may differ for so long
+    std::uint64_t min_bytes_per_second = 4 << 20;          // below: the transfer is given up
+    std::size_t remember = 64;                             // finished ids
+    std::size_t max_early = 64;                            // peers whose proposals or parts are kept; others ask again
   };
 
   // ---- what happens
@@ -63,17 +77,18 @@ class Exchange {
   struct PartOffered {             // an Offer about an ExchangePart: answered by TakeOffer or RefuseOffer
     NodeId from;
     net::Offer offer;
+    std::uint64_t expected_bytes = 0;  // of such a part, from the config
   };
   struct PartCame {                // delivered, hash verified
     NodeId from;
     net::ExchangePart part;
     Buffer buffer;
   };
-  struct PartFailed {              // bulk gave up on a part, in either direction
+  struct PartFailed {              // bulk gave up on a part, in either direction; Refuse{duplicate} of mine is no failure
     NodeId peer;
     net::ExchangePart part;
   };
-  struct SnapshotMade {            // the buffer asked for by MakeSnapshot
+  struct SnapshotMade {            // the buffer asked for by MakeSnapshot; null: it could not be made
     Round round = 0;
     Buffer buffer;
   };
@@ -116,19 +131,19 @@ class Exchange {
     ExchangeId exchange;
     std::vector<Buffer> others;
   };
-  enum class SoloCause : std::uint8_t { odd_one_out, nobody_answered, partner_gone, transfer_failed, declined, alone };
-  struct Solo {                    // outer step alone (algorithm none: no outer step at all)
+  enum class SoloCause : std::uint8_t { odd_one_out, nobody_answered, partner_gone, transfer_failed, declined, alone, rejected };
+  struct Solo {                    // outer step alone
     Round round = 0;
     SoloCause cause = SoloCause::odd_one_out;
   };
-  struct RoundFinished {           // after Applied: the next step may begin
+  struct RoundFinished {           // after Applied (algorithm none: at once): the next step may begin
     Round round = 0;
     membership::ExchangeOutcome outcome;  // for the record; id null when nobody was met
     bool averaged = false;
     SoloCause cause = SoloCause::odd_one_out;
     std::optional<NodeId> partner;
   };
-  struct BehindBy {                // a decline or proposal shows that we are more than one round behind: copy
+  struct BehindBy {                // a peer says that we are more than one round behind: copy, if the step clock agrees
     Round round = 0;               // the other's
     NodeId peer;
   };
@@ -138,24 +153,21 @@ class Exchange {
   using Action = std::variant<Send, MakeSnapshot, OfferPart, TakeOffer, RefuseOffer, Average, Solo, RoundFinished,
                               BehindBy, OneSided>;
 
-  Exchange(Config config, NodeId self, Boot boot) : config_(config), self_(self), boot_(boot) {}
+  Exchange(Config config, NodeId self, Boot boot);
+  ~Exchange();
 
-  // `swarm`: this node's view now; `round`: this node's round now (for declines while idle).
+  // `swarm`: this node's view now; `round`: the round this node trains in (ignored while busy: that round counts).
+  // REQUIRES: RoundEnded only when not busy.
   std::vector<Action> on(const Event& event, const membership::Swarm& swarm, Round round, TimePoint now);
+  // `never` only when idle or while compute owes Applied.
   TimePoint next_deadline() const;
   bool busy() const;
   // Compares a peer's published outcomes with ours: OneSided, once per id.
   std::vector<Action> compare_outcomes(const membership::Record& record);
 
  private:
-  struct Current;
-  struct Finished;
-  Config config_;
-  NodeId self_;
-  Boot boot_;
-  std::uint64_t counter_ = 0;
-  std::shared_ptr<Current> current_;
-  std::deque<Finished> finished_;
+  std::unique_ptr<PairExchange> pair_;    // noloco
+  std::unique_ptr<GroupExchange> group_;  // diloco
 };
 
 }  // namespace starling::outer
