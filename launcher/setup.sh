@@ -22,9 +22,9 @@ deps=$root/.deps
 pins=$root/launcher/libtorch.txt
 torch_dir=$deps/libtorch
 
-# The wheels (0.55 GB), what comes out of them (0.5 GB), and room for both twice
-# in pip's temporary folder and cache.
-torch_needs_mb=2200
+# At the most, 1.1 GB while pip copies the wheels from its temporary folder, half of
+# that in pip's cache, which may lie on the same disk; 0.5 GB stay.
+torch_needs_mb=1700
 
 # package              why
 packages="
@@ -151,6 +151,26 @@ check_own_torch() {
   fi
 }
 
+# Says why pip failed, as far as its own words tell, and how to go on.
+torch_did_not_come() {
+  local tmp=$1 words=$2 reason advice
+  if [[ $words == *"No space left on device"* ]]; then
+    reason="the disk is full: $(free_mb "$deps") MB are free under $deps"
+    advice=("free $torch_needs_mb MB there (and in pip's cache, ~/.cache/pip), and run launcher/setup.sh again")
+  elif [[ $words == *"DO NOT MATCH THE HASHES"* ]]; then
+    reason="what came is not what launcher/libtorch.txt pins"
+    advice=("look at what serves Python packages to this machine (pip config list)")
+  else
+    reason="pip could not fetch it"
+    advice=("connect this machine, or copy the files that launcher/libtorch.txt names into a folder and run"
+      "PIP_NO_INDEX=1 PIP_FIND_LINKS=/that/folder launcher/setup.sh,"
+      "or set STARLING_TORCH_DIR to a LibTorch that you have")
+  fi
+  tail -n 6 <<<"$words" >&2
+  rm -rf "$tmp"
+  die "LibTorch was not downloaded: $reason" "${advice[@]}"
+}
+
 torch_is_there() { cmp -s "$pins" "$torch_dir/pins.txt"; }
 
 # Downloads and unpacks into a folder beside the final one, which is renamed when
@@ -160,28 +180,25 @@ install_torch() {
   [[ $(uname -m) == x86_64 ]] || die "expected an x86_64 machine for the pinned LibTorch, found $(uname -m)" \
     "set STARLING_TORCH_DIR to a LibTorch for this machine"
   changed=yes
-  rm -rf "$torch_dir".tmp.*
-  local tmp=$torch_dir.tmp.$$ free
+  # What a killed run left; its pip may still be writing there, so it may stay
+  # until the next time.
+  rm -rf "$torch_dir".tmp.* 2>/dev/null || true
+  local tmp=$torch_dir.tmp.$$ free words
   free=$(free_mb "$deps")
   ((free >= torch_needs_mb)) || die "LibTorch needs $torch_needs_mb MB under $deps, and $free MB are free" \
     "free some space there, or set STARLING_TORCH_DIR to a LibTorch elsewhere"
   mkdir -p "$tmp/wheels" "$tmp/pip" "$tmp/libtorch/lib"
   say "downloading LibTorch: $(awk '/==/ { printf "%s%s", sep, $1; sep = ", " }' "$pins")"
-  # The platform is spelled out, so that the wheels do not depend on the python
+  # (9>&-: should this script be killed, what it leaves running must not hold the
+  # lock.) The platform is spelled out, so that the wheels do not depend on the python
   # that runs pip. TMPDIR: some machines have a small /tmp.
-  TMPDIR=$tmp/pip /usr/bin/python3 -m pip download --quiet --no-input --disable-pip-version-check \
+  # Its words are kept in memory: a full disk is one of the things it may report.
+  words=$(TMPDIR=$tmp/pip /usr/bin/python3 -m pip download --quiet --no-input --disable-pip-version-check \
     --progress-bar off --retries 2 --no-deps --only-binary :all: --require-hashes \
     --python-version 3.11 --implementation cp --abi cp311 --abi none \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-    -r "$pins" -d "$tmp/wheels" >&2 || {
-    rm -rf "$tmp"
-    die "LibTorch could not be downloaded (pip's own message is above); $(free_mb "$deps") MB are free under $deps" \
-      "without a network: connect this machine, or copy the files that launcher/libtorch.txt names into a" \
-      "folder and run PIP_NO_INDEX=1 PIP_FIND_LINKS=/that/folder launcher/setup.sh," \
-      "or set STARLING_TORCH_DIR to a LibTorch that you have" \
-      "with a full disk: free $torch_needs_mb MB there and in ~/.cache"
-  }
+    -r "$pins" -d "$tmp/wheels" 2>&1 9>&-) || torch_did_not_come "$tmp" "$words"
   say "unpacking LibTorch into ${torch_dir#"$root"/}"
   {
     unzip -q "$tmp"/wheels/torch-*.whl 'torch/include/*' 'torch/lib/libc10.so' \
@@ -190,7 +207,7 @@ install_torch() {
       unzip -q -j "$tmp"/wheels/nvidia_cuda_runtime-*.whl '*/libcudart.so.*' -d "$tmp/libtorch/lib" &&
       unzip -q -j "$tmp"/wheels/nvidia_cuda_cupti-*.whl '*/libcupti.so.*' -d "$tmp/libtorch/lib" &&
       cp "$pins" "$tmp/libtorch/pins.txt"
-  } >&2 || {
+  } >&2 9>&- || {
     rm -rf "$tmp"
     die "LibTorch could not be unpacked; $(free_mb "$deps") MB are free under $deps" \
       "free $torch_needs_mb MB there and run launcher/setup.sh again"
