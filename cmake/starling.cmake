@@ -160,7 +160,9 @@ function(starling_register_test name label timeout)
   add_test(NAME ${name} COMMAND ${name} ${ARGN})
   set_tests_properties(${name} PROPERTIES
     LABELS ${label} TIMEOUT ${timeout}
-    ENVIRONMENT "STARLING_TEST_SOURCE_DIR=${CMAKE_SOURCE_DIR};STARLING_TEST_BINARY_DIR=${CMAKE_BINARY_DIR}")
+    ENVIRONMENT "STARLING_TEST_SOURCE_DIR=${CMAKE_SOURCE_DIR};STARLING_TEST_BINARY_DIR=${CMAKE_BINARY_DIR}"
+    # promtool and prometheus, where launcher/setup.sh unpacks them.
+    ENVIRONMENT_MODIFICATION "PATH=path_list_append:${CMAKE_SOURCE_DIR}/.deps/prometheus")
   if(label MATCHES "^(e2e|bench|soak)$")
     # They measure, or wait for real processes: not beside other tests.
     set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)

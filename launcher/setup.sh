@@ -21,6 +21,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 deps=$root/.deps
 pins=$root/launcher/libtorch.txt
 torch_dir=$deps/libtorch
+prometheus_dir=$deps/prometheus
 
 # At the most, 1.1 GB while pip copies the wheels from its temporary folder, half of
 # that in pip's cache, which may lie on the same disk; 0.5 GB stay.
@@ -217,24 +218,50 @@ install_torch() {
   rm -rf "$tmp"
 }
 
+prometheus_is_there() { [[ -x $prometheus_dir/promtool && -x $prometheus_dir/prometheus ]]; }
+
+# Two programs of Debian's prometheus package, which a test runs against a real run.
+# The package itself is not installed: it would start a service on this machine.
+install_prometheus() {
+  prometheus_is_there && return 0
+  changed=yes
+  say "unpacking promtool and prometheus, for tests, into ${prometheus_dir#"$root"/}"
+  rm -rf "$prometheus_dir".tmp.* 2>/dev/null || true
+  local tmp=$prometheus_dir.tmp.$$
+  mkdir -p "$tmp"
+  {
+    (cd "$tmp" && { apt-get -q download prometheus || { apt update && apt-get -q download prometheus; }; }) &&
+      dpkg-deb --fsys-tarfile "$tmp"/prometheus_*.deb |
+      tar -x -C "$tmp" --strip-components=3 ./usr/bin/prometheus ./usr/bin/promtool &&
+      rm "$tmp"/prometheus_*.deb
+  } >&2 9>&- || {
+    rm -rf "$tmp"
+    die "Debian's prometheus package could not be fetched or unpacked; $(free_mb "$deps") MB are free under $deps" \
+      "connect this machine, or free 200 MB there, and run launcher/setup.sh again"
+  }
+  rm -rf "$prometheus_dir"
+  mv -T "$tmp" "$prometheus_dir"
+}
+
 main() {
   changed=no
   check_machine
   install_packages
   if [[ -n ${STARLING_TORCH_DIR:-} ]]; then
     check_own_torch "$STARLING_TORCH_DIR"
-    torch_dir=$STARLING_TORCH_DIR
-  elif ! torch_is_there; then
+  fi
+  if ! torch_is_there || ! prometheus_is_there; then
     mkdir -p "$deps"
     # One at a time; the lock goes with the process.
     exec 9>"$deps/lock"
     flock 9
-    install_torch
+    [[ -n ${STARLING_TORCH_DIR:-} ]] || install_torch
+    install_prometheus
   fi
   if [[ $changed == yes ]]; then
-    say "done: all packages are installed, LibTorch is in $torch_dir"
+    say "done: all packages are installed, LibTorch is in ${STARLING_TORCH_DIR:-$torch_dir}"
   else
-    say "nothing to do: all packages are installed, LibTorch is in $torch_dir"
+    say "nothing to do: all packages are installed, LibTorch is in ${STARLING_TORCH_DIR:-$torch_dir}"
   fi
 }
 
