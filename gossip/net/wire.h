@@ -40,58 +40,70 @@ inline constexpr Duration max_wire_duration = std::chrono::hours(24 * 30);  // t
 struct Update {
   enum class Kind : std::uint8_t { record, suspicion } kind = Kind::record;
   Bytes bytes;
+  bool operator==(const Update&) const = default;
 };
 // An originator's closed steps, repeated on probes and acks; from anybody else it counts only inside a signed record.
 struct DoneMark {
   Boot boot = 0;
   Step step = -1;  // -1: the sender is no originator
+  bool operator==(const DoneMark&) const = default;
 };
 struct Ping {
   std::uint64_t sequence = 0;
   DoneMark done;
   std::vector<Update> updates;
+  bool operator==(const Ping&) const = default;
 };
 struct Ack {
   std::uint64_t sequence = 0;
   NodeId about;  // whose life it proves: the sender, or the target of an indirect probe
   DoneMark done;
   std::vector<Update> updates;
+  bool operator==(const Ack&) const = default;
 };
 struct PingRequest {
   std::uint64_t sequence = 0;
   NodeId target;
+  bool operator==(const PingRequest&) const = default;
 };
 struct ViewRequest {
   std::uint32_t page = 0;
+  bool operator==(const ViewRequest&) const = default;
 };
 struct ViewPage {
   std::uint32_t page = 0;
   std::uint32_t pages = 1;
   std::vector<Update> updates;
+  bool operator==(const ViewPage&) const = default;
 };
 // The admitting node makes a newcomer known before it answers it: the certificate that it just issued and the record that
 // the newcomer signed for its request (no stage yet).
 struct Introduce {
   Bytes certificate;
   Bytes record;
+  bool operator==(const Introduce&) const = default;
 };
 struct IntroduceAck {
   NodeId newcomer;
+  bool operator==(const IntroduceAck&) const = default;
 };
 // The owner's signed wish to end the run (certificate.h); passed on once by everybody who sees it first.
 struct Finish {
   Bytes statement;
+  bool operator==(const Finish&) const = default;
 };
 // Lines for the run's log files, from workers whose disk is not the run's.
 struct Report {
   enum class File : std::uint8_t { metrics, events } file = File::metrics;
   std::string lines;
+  bool operator==(const Report&) const = default;
 };
 
 // ---------------------------------------------------------------- step clock
 struct Done {
   Boot boot = 0;
   Step step = 0;
+  bool operator==(const Done&) const = default;
 };
 
 // ---------------------------------------------------------------- microbatches
@@ -114,6 +126,7 @@ struct MicrobatchHeader {
   std::uint64_t bypassed = 0;   // backward: bit i: made[i] was gone and its gradient went on as the identity
   Duration age{};               // since the originator began it, without time on links
   Duration give_up_age{};       // every hop frees what it keeps at this age
+  bool operator==(const MicrobatchHeader&) const = default;
 };
 // Names one of several copies of a microbatch after a re-route: a hash of the hops made. Serves Abandon and the
 // originator's choice only.
@@ -135,26 +148,31 @@ enum class RefuseCode : std::uint8_t {
 struct Accepted {
   TransferId transfer;
   Duration eta{};
+  bool operator==(const Accepted&) const = default;
 };
 // "My output for this microbatch was accepted by its next hop": the receiver may drop the output it kept.
 struct Passed {
   MicrobatchId microbatch;
   Direction direction = Direction::forward;
+  bool operator==(const Passed&) const = default;
 };
 // "Where is what I gave you?" Answered by AskAnswer.
 struct Ask {
   MicrobatchId microbatch;
   Direction direction = Direction::forward;
+  bool operator==(const Ask&) const = default;
 };
 struct AskAnswer {
   enum class State : std::uint8_t { working, passed, given_back, unknown } state = State::working;
   MicrobatchId microbatch;
   Direction direction = Direction::forward;
   Duration eta{};
+  bool operator==(const AskAnswer&) const = default;
 };
 // From the originator only: free every graph of this microbatch.
 struct Abandon {
   MicrobatchId microbatch;
+  bool operator==(const Abandon&) const = default;
 };
 
 // ---------------------------------------------------------------- exchanges
@@ -162,18 +180,22 @@ struct Propose {
   ExchangeId exchange;  // proposer = the sender
   Round round = 0;
   Stage stage = 0;
+  bool operator==(const Propose&) const = default;
 };
 struct Accept {
   ExchangeId exchange;
   Round round = 0;
+  bool operator==(const Accept&) const = default;
 };
 struct Decline {
   enum class Code : std::uint8_t { stale, busy, better, wrong_stage, finished } code = Code::busy;
   ExchangeId exchange;
   Round round = 0;  // of the decliner, so that "stale" tells who is behind
+  bool operator==(const Decline&) const = default;
 };
 struct Got {
   ExchangeId exchange;
+  bool operator==(const Got&) const = default;
 };
 
 // ---------------------------------------------------------------- state of a stage
@@ -182,6 +204,7 @@ struct StateRequest {
   std::uint64_t request = 0;  // of the asker; comes back in every answer
   Stage stage = 0;
   std::uint8_t parts = 1;     // bit 0 phi, bit 1 adam_m, bit 2 adam_v
+  bool operator==(const StateRequest&) const = default;
 };
 struct StateInfo {
   std::uint64_t request = 0;
@@ -193,6 +216,7 @@ struct StateInfo {
   std::uint8_t parts = 0;     // which are going to be offered; 0: refused
   bool closed_any = false;    // the donor has closed a step: weights must be copied, not drawn
   std::vector<std::pair<NodeId, DoneMark>> done;
+  bool operator==(const StateInfo&) const = default;
 };
 
 // ---------------------------------------------------------------- bulk
@@ -200,19 +224,25 @@ struct ExchangePart {
   ExchangeId exchange;
   Round round = 0;
   Stage stage = 0;
+  bool operator==(const ExchangePart&) const = default;
 };
 struct StatePart {
   std::uint64_t request = 0;
   Stage stage = 0;
   std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v
   std::uint8_t encoding = 0;  // 0 fp32, 1 bf16
+  bool operator==(const StatePart&) const = default;
 };
 struct BackupPart {
   Stage stage = 0;
   Step step = 0;
   Round round = 0;
+  bool operator==(const BackupPart&) const = default;
 };
-struct MetricsText {};  // this worker's last metrics, for nodes that are scraped in its place
+// This worker's last metrics, for nodes that are scraped in its place.
+struct MetricsText {
+  bool operator==(const MetricsText&) const = default;
+};
 
 using About = std::variant<MicrobatchHeader, ExchangePart, StatePart, BackupPart, MetricsText>;
 
@@ -222,24 +252,29 @@ struct Offer {
   std::uint64_t bytes = 0;
   Hash128 hash{};
   std::uint64_t follows = 0;  // so many of the first bytes are sent without a Pull, within the receiver's credit
+  bool operator==(const Offer&) const = default;
 };
 // Send me bytes [from, upto).
 struct Pull {
   TransferId transfer;
   std::uint64_t from = 0;
   std::uint64_t upto = 0;
+  bool operator==(const Pull&) const = default;
 };
 struct Release {
   TransferId transfer;
+  bool operator==(const Release&) const = default;
 };
 struct Refuse {
   TransferId transfer;
   RefuseCode code = RefuseCode::full;
+  bool operator==(const Refuse&) const = default;
 };
 // You may have this many bytes under way to me without a Pull, all transfers together. A level, not a gift: the newest
 // one counts, so a repeat changes nothing; the end of a transfer returns what it used without a word.
 struct Credit {
   std::uint64_t bytes = 0;
+  bool operator==(const Credit&) const = default;
 };
 
 using Message = std::variant<Ping, Ack, PingRequest, ViewRequest, ViewPage, Introduce, IntroduceAck, Finish, Report, Done,
