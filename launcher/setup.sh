@@ -218,6 +218,8 @@ install_torch() {
   rm -rf "$tmp"
 }
 
+download_prometheus() { apt-get -q -o APT::Sandbox::User=root download prometheus; }
+
 prometheus_is_there() { [[ -x $prometheus_dir/promtool && -x $prometheus_dir/prometheus ]]; }
 
 # Two programs of Debian's prometheus package, which a test runs against a real run.
@@ -230,7 +232,7 @@ install_prometheus() {
   local tmp=$prometheus_dir.tmp.$$
   mkdir -p "$tmp"
   {
-    (cd "$tmp" && { apt-get -q download prometheus || { apt update && apt-get -q download prometheus; }; }) &&
+    (cd "$tmp" && { download_prometheus || { apt update && download_prometheus; }; }) &&
       dpkg-deb --fsys-tarfile "$tmp"/prometheus_*.deb |
       tar -x -C "$tmp" --strip-components=3 ./usr/bin/prometheus ./usr/bin/promtool &&
       rm "$tmp"/prometheus_*.deb
