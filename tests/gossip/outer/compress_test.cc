@@ -70,8 +70,8 @@ TEST(Compress, Bf16IsTheNearestEvenOfAnyFiniteFloat) {
 
 TEST(Compress, Bf16KeepsNaNAndInfinity) {
   // Payloads in the half that is dropped, in the half that is kept, in both; quiet and signalling, both signs.
-  for (const std::uint32_t bits : {0x7f800001U, 0x7f80ffffU, 0x7fffffffU, 0x7fc00000U, 0xff800001U, 0xffffffffU,
-                                   0x7fff8000U, 0xffff8000U}) {
+  for (const std::uint32_t bits :
+       {0x7f800001U, 0x7f80ffffU, 0x7fffffffU, 0x7fc00000U, 0xff800001U, 0xffffffffU, 0x7fff8000U, 0xffff8000U}) {
     const auto out = round_trip({std::bit_cast<float>(bits)}, Compression::bf16);
     EXPECT_TRUE(std::isnan(out[0])) << std::hex << bits;
     EXPECT_EQ(std::signbit(out[0]), (bits >> 31) != 0) << std::hex << bits;
