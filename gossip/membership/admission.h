@@ -2,7 +2,9 @@
 //
 // The admitting node verifies token and proof (gossip/net/token), assigns stage and slot from its view counting its own
 // last admissions (eight joiners at once must not pick one stage), issues a certificate, pushes the newcomer to every
-// active member and answers once all acked or 2 s have passed. Names are unique per run: "-2", "-3" are appended.
+// member it knows and answers once all active ones acked or 2 s have passed: who was not told would refuse the newcomer's
+// connections. Names are unique per run: "-2", "-3" are appended. Whoever asks again gets the same again: lobby answers
+// are lost like anything else. Nodes that admit at the same moment cannot count each other's; that costs balance only.
 //
 // Pure: crypto happens outside; `request` is the lobby's handle.
 //
@@ -11,26 +13,34 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "gossip/base/bytes.h"
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
-#include "gossip/membership/view.h"
+#include "gossip/membership/record.h"
+#include "gossip/membership/swarm.h"
+#include "gossip/net/wire.h"
 
 namespace starling::membership {
 
-// The stage a joiner should hold: the one with the fewest live-or-admitted replicas relative to the target; stage 0 only
-// for those that have data; ties to the lowest stage, but an uncovered middle stage before everything.
-Stage assign_stage(const Swarm& swarm, const std::vector<Stage>& recently_assigned, std::int64_t stages, bool has_data);
-// Lowest slot that no live, suspect or recently admitted originator holds.
-Slot assign_slot(const Swarm& swarm, const std::set<Slot>& recently_assigned);
-// `wanted`, or with the lowest "-2", "-3", ... that no known peer and no recent admission has; at most 32 characters.
-std::string unique_name(const Swarm& swarm, const std::set<std::string>& recently_given, const std::string& wanted);
+// In all three, what the swarm says of `joiner` itself (a member that returns) does not count.
+
+// The stage a joiner should hold: the one with the fewest replicas, live, joining or recently assigned; a worker that is
+// taking over a stage counts there. Ties to the lowest stage, so an uncovered stage 0 goes first: no other stage can be
+// skipped worse. Stage 0 only for those that have data; no_stage when that leaves none.
+Stage assign_stage(const Swarm& swarm, const NodeId& joiner, const std::vector<Stage>& recently_assigned,
+                   std::int64_t stages, bool has_data);
+// Lowest slot that nobody holds who is neither dead nor gone, and that was not given away recently.
+Slot assign_slot(const Swarm& swarm, const NodeId& joiner, const std::set<Slot>& recently_assigned);
+// `wanted`, or with the lowest "-2", "-3", ... that no known peer, dead or alive, and no recent admission has; at most 32
+// characters. REQUIRES: a valid name.
+std::string unique_name(const Swarm& swarm, const NodeId& joiner, const std::set<std::string>& recently_given,
+                        const std::string& wanted);
 
 class Admission {
  public:
@@ -46,6 +56,7 @@ class Admission {
     Role role = Role::worker;
     bool has_data = false;
     std::optional<Stage> keep_stage;  // a returning member that still holds this stage's weights
+    bool certified = false;         // it holds a valid chain under this name already: the name is not changed
   };
 
   struct Requested {
@@ -61,14 +72,18 @@ class Admission {
     NodeId from;
     NodeId newcomer;
   };
-  struct Tick {};
+  struct Tick {};                   // a deadline, or the swarm has changed
   using Event = std::variant<Requested, Issued, AckCame, Tick>;
 
-  struct Issue {                    // make the certificate, then feed Issued
-    std::uint64_t request = 0;
+  // What the newcomer was given.
+  struct Grant {
     Wish wish;                      // name made unique
     Stage stage = no_stage;
     Slot slot = no_slot;
+  };
+  struct Issue {                    // make the certificate (or take the one it holds), then feed Issued
+    std::uint64_t request = 0;
+    Grant grant;
   };
   struct Introduce {
     NodeId to;
@@ -76,9 +91,12 @@ class Admission {
   };
   struct Answer {
     std::uint64_t request = 0;
+    Grant grant;
+    Bytes certificate;
   };
   struct Refuse {
     std::uint64_t request = 0;
+    enum class Reason { busy, no_place } reason = Reason::busy;
     std::string why;
   };
   using Action = std::variant<Issue, Introduce, Answer, Refuse>;
@@ -88,11 +106,28 @@ class Admission {
   TimePoint next_deadline() const;
 
  private:
-  struct Pending;
-  struct Recent;
+  struct Pending {
+    Grant grant;
+    Bytes certificate;
+    std::optional<std::set<NodeId>> waiting;   // whose acks are missing; unset: no certificate yet
+    TimePoint deadline{};
+  };
+  struct Recent {
+    Grant grant;
+    TimePoint forget_at{};
+  };
+
+  void handle(const Requested& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
+  void handle(const Issued& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
+  void handle(const AckCame& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
+  void handle(const Tick&, const Swarm&, TimePoint, std::vector<Action>&) {}
+  std::optional<Grant> grant_for(const Wish& wish, const Swarm& swarm) const;
+  bool counts(const NodeId& id, const Swarm& swarm) const;
+  void answer_ripe(const Swarm& swarm, TimePoint now, std::vector<Action>& out);
+
   Config config_;
-  std::map<std::uint64_t, std::shared_ptr<Pending>> pending_;
-  std::map<NodeId, std::shared_ptr<Recent>> recent_;
+  std::map<std::uint64_t, Pending> pending_;
+  std::map<NodeId, Recent> recent_;            // at most 4 x max_pending: beyond, refused as busy
 };
 
 }  // namespace starling::membership
