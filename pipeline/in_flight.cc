@@ -58,12 +58,8 @@ std::vector<InFlight::Action> InFlight::on(const Event& event, TimePoint now) {
     for (const Key& key : theirs) reroute(entries_.find(key), SkipReason::dead, out);
     deadlines_of_.erase(gone->peer);
   } else if (const auto* freed = std::get_if<Freed>(&event)) {
-    for (const Direction direction : {Direction::forward, Direction::backward}) {
-      const auto it = entries_.find(Key{freed->microbatch, direction});
-      if (it == entries_.end()) continue;
-      by_transfer_.erase(it->second.transfer);
-      entries_.erase(it);
-    }
+    forget(Key{freed->microbatch, Direction::forward});
+    forget(Key{freed->microbatch, Direction::backward});
   } else if (const auto* late = std::get_if<WokeLate>(&event)) {
     for (auto& [key, entry] : entries_) {
       entry.since += late->gap;
@@ -135,9 +131,11 @@ void InFlight::refused(Entries::iterator it, const RefuseCame& event, std::vecto
 void InFlight::answered(const AnswerCame& event, TimePoint now, std::vector<Action>& out) {
   using State_ = net::AskAnswer::State;
   const auto it = entries_.find(Key{event.answer.microbatch, event.answer.direction});
-  if (it == entries_.end() || it->second.to != event.from || it->second.state != State::asked) return;
+  if (it == entries_.end() || it->second.to != event.from) return;
   Entry& entry = it->second;
-  deadline_of(event.from).answered(now - entry.since);
+  // "Given back" also comes unasked, when a held microbatch had to make room.
+  if (entry.state != State::asked && event.answer.state != State_::given_back) return;
+  if (entry.state == State::asked) deadline_of(event.from).answered(now - entry.since);
   switch (event.answer.state) {
     case State_::working:
       entry.state = State::accepted;
@@ -204,9 +202,11 @@ bool InFlight::passed(const Key& key) const {
   return it == entries_.end() || it->second.told_passed;
 }
 
-const std::set<NodeId>* InFlight::tried(const Key& key) const {
+void InFlight::forget(const Key& key) {
   const auto it = entries_.find(key);
-  return it == entries_.end() ? nullptr : &it->second.tried;
+  if (it == entries_.end()) return;
+  by_transfer_.erase(it->second.transfer);
+  entries_.erase(it);
 }
 
 }  // namespace starling::pipeline

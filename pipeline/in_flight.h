@@ -113,8 +113,9 @@ class InFlight {
 
   // True when our output of this pass was accepted by its next hop, or nothing of it is kept any more.
   bool passed(const Key& key) const;
+  // The caller found nobody to send it to.
+  void forget(const Key& key);
   std::size_t size() const { return entries_.size(); }
-  const std::set<NodeId>* tried(const Key& key) const;
 
  private:
   enum class State : std::uint8_t { sent, accepted, asked };

@@ -56,6 +56,13 @@ void StageStep::handle(const Started& event, const membership::Swarm&, TimePoint
   out.emplace_back(Run{});
 }
 
+void StageStep::handle(const HereAlready& event, const membership::Swarm&, TimePoint, Actions& out) {
+  const auto it = kept_.find(event.microbatch);
+  if (it == kept_.end() || it->second.phase != Phase::open) return;
+  make_ready(it->second, event.direction == Direction::forward ? Work::loss : Work::backward);
+  out.emplace_back(Run{});
+}
+
 void StageStep::handle(const Freed& event, const membership::Swarm&, TimePoint, Actions&) { erase(event.microbatch); }
 
 void StageStep::handle(const OriginatorGone& event, const membership::Swarm&, TimePoint, Actions& out) {

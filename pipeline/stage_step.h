@@ -74,6 +74,10 @@ class StageStep {
   struct Started {                           // our own microbatch: begin may run
     MicrobatchHeader header;
   };
+  struct HereAlready {                       // originator: no middle stage was left to visit in this direction, so loss
+    MicrobatchId microbatch;                 // (forward) or the last backward pass runs on what is here
+    Direction direction = Direction::forward;
+  };
   struct Computed {
     MicrobatchId microbatch;
     Work work = Work::forward;
@@ -106,7 +110,7 @@ class StageStep {
     Duration gap;
   };
   struct Tick {};
-  using Event = std::variant<Offered, Arrived, ArrivalFailed, Started, Computed, Freed, OriginatorGone, ShareStarted,
+  using Event = std::variant<Offered, Arrived, ArrivalFailed, Started, HereAlready, Computed, Freed, OriginatorGone, ShareStarted,
                              SwarmChanged, RoundFinished, Adopted, LastStepSet, WokeLate, Tick>;
 
   // ---- what to do
@@ -227,6 +231,7 @@ class StageStep {
   void handle(const Arrived& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const ArrivalFailed& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Started& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
+  void handle(const HereAlready& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Computed& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Freed& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const OriginatorGone& event, const membership::Swarm& swarm, TimePoint now, Actions& out);

@@ -31,8 +31,11 @@ using JobId = std::uint64_t;
 enum class Pass { train, eval };  // eval: no graph is kept and nothing is accumulated
 enum class Encoding { fp32, bf16 };
 
-// Originator: embed sample (slot, step, index) of the training data, or window `index` of the validation data, and run
-// the blocks of stage 0. Result: Activation [B, T, D].
+// Evaluation microbatches share the originator's numbering with this bit set in their index.
+inline constexpr std::uint32_t eval_index_bit = 1U << 31;
+
+// Originator: embed sample (slot, step, index) of the training data, or (eval) window index & ~eval_index_bit of the
+// validation data, and run the blocks of stage 0. Result: Activation [B, T, D].
 struct Begin {
   MicrobatchId microbatch;
   Slot slot = no_slot;

@@ -1,0 +1,171 @@
+#include "trainer/worker/slow_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "gossip/outer/compress.h"
+#include "gossip/outer/outer_step.h"
+
+namespace starling::trainer {
+namespace {
+
+outer::Compression compression_of(Encoding encoding) {
+  return encoding == Encoding::bf16 ? outer::Compression::bf16 : outer::Compression::none;
+}
+
+// The blocks alone: stage 0 also has embedding, final norm and head around them.
+std::span<const float> blocks_of(const ModelConfig& model, Stage stage, std::span<const float> flat) {
+  if (stage != 0) return flat;
+  const auto embedding = static_cast<std::size_t>(model.vocab_size * model.hidden_size);
+  const std::size_t tail = static_cast<std::size_t>(model.hidden_size) + (model.tie_word_embeddings ? 0 : embedding);
+  return flat.subspan(embedding, flat.size() - embedding - tail);
+}
+
+}  // namespace
+
+std::size_t encoded_bytes(std::int64_t values, Encoding encoding) {
+  return outer::compressed_bytes(static_cast<std::size_t>(values), compression_of(encoding));
+}
+
+Buffer encode_values(std::span<const float> values, Encoding encoding) {
+  Bytes out;
+  outer::compress(values, compression_of(encoding), out);
+  return std::make_shared<const Bytes>(std::move(out));
+}
+
+Status decode_values(ByteView bytes, Encoding encoding, std::span<float> out) {
+  const std::size_t expected = encoded_bytes(static_cast<std::int64_t>(out.size()), encoding);
+  if (bytes.size() != expected) {
+    return fail(ErrorCode::bad_input,
+                fmt::format("expected {} values in {} bytes, got {} bytes", out.size(), expected, bytes.size()));
+  }
+  outer::decompress(bytes, compression_of(encoding), out);
+  if (!all_finite(out)) return fail(ErrorCode::bad_input, "expected finite values, got one that is not");
+  return {};
+}
+
+Result<std::vector<float>> decode_part(const EncodedPart& part, std::int64_t values) {
+  // Compared before anything is allocated.
+  if (part.bytes == nullptr || part.bytes->size() != encoded_bytes(values, part.encoding)) {
+    return fail(ErrorCode::bad_input,
+                fmt::format("expected {} values in {} bytes, got {} bytes", values,
+                            encoded_bytes(values, part.encoding), part.bytes == nullptr ? 0 : part.bytes->size()));
+  }
+  std::vector<float> out(static_cast<std::size_t>(values));
+  if (Status ok = decode_values(*part.bytes, part.encoding, out); !ok) return tl::unexpected(ok.error());
+  return out;
+}
+
+bool all_finite(std::span<const float> values) {
+  // An exponent of ones is an infinity or a NaN. Without a branch per value, so that it vectorises; in blocks, so that the
+  // first bad one ends it soon.
+  constexpr std::uint32_t exponent = 0x7f800000U;
+  constexpr std::size_t block = 4096;
+  for (std::size_t start = 0; start < values.size(); start += block) {
+    const std::span<const float> part = values.subspan(start, std::min(block, values.size() - start));
+    bool bad = false;
+    for (const float x : part) bad |= (std::bit_cast<std::uint32_t>(x) & exponent) == exponent;
+    if (bad) return false;
+  }
+  return true;
+}
+
+SlowWeights::SlowWeights(std::vector<float> phi) : phi_(std::move(phi)), momentum_(phi_.size(), 0.0F) {}
+
+std::vector<float> SlowWeights::delta_of(std::span<const float> theta) const {
+  STARLING_CHECK(theta.size() == phi_.size(), "weights of another stage");
+  std::vector<float> delta(phi_.size());
+  for (std::size_t i = 0; i < delta.size(); ++i) delta[i] = theta[i] - phi_[i];
+  return delta;
+}
+
+Buffer SlowWeights::snapshot(std::span<const float> theta, Encoding encoding) {
+  snapshot_delta_ = delta_of(theta);
+  Bytes out;
+  out.reserve(encoded_bytes(static_cast<std::int64_t>(2 * phi_.size()), encoding));
+  outer::compress(phi_, compression_of(encoding), out);
+  outer::compress(*snapshot_delta_, compression_of(encoding), out);
+  return std::make_shared<const Bytes>(std::move(out));
+}
+
+OuterStepped SlowWeights::outer_step(std::span<const float> theta, const OuterStep& job) {
+  const std::vector<float> delta = snapshot_delta_ ? *std::exchange(snapshot_delta_, std::nullopt) : delta_of(theta);
+  const std::size_t count = phi_.size();
+  OuterStepped out;
+  std::vector<std::vector<float>> decoded;
+  std::vector<outer::Contribution> others;
+  for (const Buffer& buffer : job.others) {
+    Result<std::vector<float>> values =
+        decode_part({.bytes = buffer, .encoding = job.encoding}, static_cast<std::int64_t>(2 * count));
+    if (!values) {
+      ++out.rejected_non_finite;
+      continue;
+    }
+    const std::span<const float> both(*values);
+    const outer::Contribution other{.phi = both.first(count), .delta = both.subspan(count)};
+    switch (outer::screen(phi_, delta, other)) {
+      case outer::Screen::non_finite:
+        ++out.rejected_non_finite;
+        break;
+      case outer::Screen::norm:
+        ++out.rejected_norm;
+        break;
+      case outer::Screen::good:
+        others.push_back(other);  // points into the vector that moves along: its values stay where they are
+        decoded.push_back(std::move(*values));
+        break;
+    }
+  }
+  out.averaged_with = static_cast<std::int64_t>(others.size());
+  if (!others.empty()) out.divergence = outer::relative_distance(phi_, others.front().phi);
+  outer::outer_step(phi_, momentum_, delta, others,
+                    {.alpha = static_cast<float>(job.alpha),
+                     .beta = static_cast<float>(job.beta),
+                     .gamma = static_cast<float>(job.gamma)});
+  return out;
+}
+
+Result<std::vector<float>> average_of_neighbours(const ModelConfig& model, const std::vector<StageLayers>& cut,
+                                                 const LoadFromNeighbours& job) {
+  STARLING_CHECK(job.stage >= 0 && static_cast<std::size_t>(job.stage) < cut.size(), "a stage outside of the cut");
+  if (job.stage == 0) return fail(ErrorCode::bad_input, "stage 0 cannot be made from its neighbours");
+  if (!(job.left_weight >= 0.0 && job.left_weight <= 1.0)) {
+    return fail(ErrorCode::bad_input, fmt::format("expected a weight from 0 to 1, got {}", job.left_weight));
+  }
+  const auto layers_of = [&](Stage stage) { return cut[static_cast<std::size_t>(stage)]; };
+  const auto left = decode_part(job.left, parameter_count(model, layers_of(job.stage - 1), job.stage - 1));
+  if (!left) return tl::unexpected(left.error());
+  std::vector<float> right_values;
+  if (job.right) {
+    const Stage right_stage = job.stage + 1;
+    if (static_cast<std::size_t>(right_stage) >= cut.size()) {
+      return fail(ErrorCode::bad_input, "the last stage has no right neighbour");
+    }
+    Result<std::vector<float>> right =
+        decode_part(*job.right, parameter_count(model, layers_of(right_stage), right_stage));
+    if (!right) return tl::unexpected(right.error());
+    right_values = std::move(*right);
+  }
+
+  const StageLayers own = layers_of(job.stage);
+  const auto own_blocks = static_cast<std::size_t>(own.last - own.first);
+  const std::size_t block = static_cast<std::size_t>(parameter_count(model, own, job.stage)) / own_blocks;
+  const auto block_of = [&](std::span<const float> blocks, std::size_t j) {
+    return blocks.subspan(std::min(j, blocks.size() / block - 1) * block, block);
+  };
+  const std::span<const float> left_blocks = blocks_of(model, job.stage - 1, *left);
+  const auto weight = static_cast<float>(job.right ? job.left_weight : 1.0);
+  std::vector<float> out;
+  out.reserve(own_blocks * block);
+  for (std::size_t j = 0; j < own_blocks; ++j) {
+    const std::span<const float> a = block_of(left_blocks, j);
+    const std::span<const float> b = job.right ? block_of(right_values, j) : a;
+    for (std::size_t i = 0; i < block; ++i) out.push_back(weight * a[i] + (1.0F - weight) * b[i]);
+  }
+  return out;
+}
+
+}  // namespace starling::trainer

@@ -1,0 +1,395 @@
+// One node of a run. Read this first, then worker.cc.
+//
+// The worker is a shell: it decides nothing and computes nothing. Events come in (frames, finished jobs, time); each goes
+// to one decider; the actions that a decider returns are queued and carried out in order, and carrying one out may feed
+// the next decider. The table at the top of worker.cc says which. The same class runs on real sockets and in SimWorld.
+//
+//   worker.cc             events in, the queue of actions, jobs to and from the device, timers
+//   worker_pipeline.cc    the way of a microbatch
+//   worker_round.cc       closing steps, exchanges, copies, backups, takeover
+//   worker_membership.cc  joining, the view, admission, the end of the run
+//
+//   life:  knocking -> loading -> active -> (copying | taking over -> active)* -> ended
+//
+// Loop thread only.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "gossip/base/env.h"
+#include "gossip/base/random.h"
+#include "gossip/membership/admission.h"
+#include "gossip/membership/view.h"
+#include "gossip/net/bulk.h"
+#include "gossip/net/transport.h"
+#include "gossip/net/wire.h"
+#include "gossip/outer/catch_up.h"
+#include "gossip/outer/exchange.h"
+#include "pipeline/in_flight.h"
+#include "pipeline/originator.h"
+#include "pipeline/placement.h"
+#include "pipeline/router.h"
+#include "pipeline/run_end.h"
+#include "pipeline/stage_step.h"
+#include "trainer/worker/compute.h"
+#include "trainer/worker/credentials.h"
+#include "trainer/worker/worker_config.h"
+#include "trainer/worker/worker_report.h"
+
+namespace starling::trainer {
+
+class Worker {
+ public:
+  // A place to knock at.
+  struct SeedAddress {
+    NodeId node;
+    std::string lobby;
+  };
+  struct Self {
+    NodeId id;
+    Boot boot = 1;
+    std::string name;
+    membership::Role role = membership::Role::worker;
+    bool has_data = true;
+    std::uint64_t host = 0;
+    std::int64_t pid = 0;
+    std::string http;
+    Bytes certificate;                   // empty: a newcomer
+    // An observer that founds a run knocks nowhere.
+    std::vector<SeedAddress> seeds;
+  };
+  struct Environment {
+    Random random;
+    net::Transport& transport;
+    Compute* compute = nullptr;          // null: an observer
+    Credentials& credentials;
+    Listener& listener;
+  };
+
+  struct ComputeDone {
+    Completion completion;
+  };
+  struct LeaveWished {};                 // Ctrl-C on this worker: say it, then exit
+  struct FinishWished {                  // Ctrl-C on the launcher: the owner's signed statement
+    Bytes statement;
+  };
+  struct Tick {};
+  using Event = std::variant<net::TransportEvent, ComputeDone, LeaveWished, FinishWished, Tick>;
+
+  Worker(WorkerConfig config, Self self, Environment environment, TimePoint now);
+  ~Worker();
+
+  void on(Event event, TimePoint now);
+  TimePoint next_deadline() const;
+
+  enum class Exit { finished, left, alone, refused, elsewhere };
+  struct ExitReason {
+    Exit exit = Exit::finished;
+    std::string why;
+  };
+  // Set once; the process then flushes its sockets and ends.
+  const std::optional<ExitReason>& exit() const { return exit_; }
+
+  const membership::Swarm& swarm() const { return view_.swarm(); }
+  const pipeline::StageStep& clock() const { return *stage_step_; }
+  const WorkerCounters& counters() const { return counters_; }
+  // What is missing before training starts, for a person; empty: nothing, or not ours to know.
+  std::string waiting_for() const;
+  Stage stage() const { return stage_; }
+  bool active() const { return life_ == Life::active; }
+  std::size_t outputs_kept() const { return outputs_.size(); }
+
+ private:
+  using View = membership::View;
+  using Admission = membership::Admission;
+  using Bulk = net::Bulk;
+  using Exchange = outer::Exchange;
+  using CatchUp = outer::CatchUp;
+  using StageStep = pipeline::StageStep;
+  using InFlight = pipeline::InFlight;
+  using Originator = pipeline::Originator;
+  using Placement = pipeline::Placement;
+  using RunEnd = pipeline::RunEnd;
+  using Key = InFlight::Key;
+  using Header = net::MicrobatchHeader;
+  using Direction = net::Direction;
+
+  enum class Life { knocking, loading, active, ended };
+  enum class CopyFor { joining, behind, takeover };
+
+  using Action = std::variant<View::Action, Admission::Action, Bulk::Action, Exchange::Action, CatchUp::Action,
+                              StageStep::Action, InFlight::Action, Originator::Action, Placement::Action, RunEnd::Action>;
+
+  // ---- worker.cc
+  template <typename Actions>
+  void enqueue(Actions&& actions);
+  void drain();
+  void handle(const net::Received& event);
+  void handle(const net::PeerConnected& event);
+  void handle(const net::PeerRefused& event);
+  void handle(const net::LobbyRequested& event);
+  void handle(const net::LobbyAnswered& event);
+  void control_frame(const net::Received& event);
+  void bulk_frame(const net::Received& event);
+  void message(const NodeId& from, net::Message message);
+  void send(const NodeId& to, const net::Message& message);
+  void refuse(const NodeId& from, const TransferId& transfer, net::RefuseCode code);
+  TransferId offer_buffer(const NodeId& to, net::About about, Buffer buffer);
+  void tick();
+  void woke_late(Duration gap);
+  bool is_originator() const { return stage_ == 0; }
+  bool is_worker() const { return self_.role == membership::Role::worker; }
+  bool active_worker() const { return is_worker() && life_ == Life::active; }
+
+  // What a job on the device was for.
+  struct MicrobatchJob {
+    Header header;
+    pipeline::Work work;
+  };
+  struct StepJob {
+    StepReport report;
+  };
+  struct SnapshotJob {
+    Round round;
+  };
+  struct OuterJob {
+    Round round;
+  };
+  struct BackupJob {
+    net::BackupPart part;
+    std::vector<NodeId> holders;
+  };
+  struct ServeJob {
+    NodeId to;
+    net::StatePart part;
+  };
+  enum class WeightsFrom { seed, donor };
+  struct LoadJob {
+    Stage stage;
+    WeightsFrom from;
+  };
+  struct DropJob {};
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, DropJob>;
+  void submit(Job job, JobFor what);
+  void pump();
+  void done(Completion completion);
+  void finished(const MicrobatchJob& job, const Completion& completion);
+  void finished(const StepJob& job, const Completion& completion);
+  void finished(const SnapshotJob& job, const Completion& completion);
+  void finished(const OuterJob& job, const Completion& completion);
+  void finished(const BackupJob& job, const Completion& completion);
+  void finished(const ServeJob& job, const Completion& completion);
+  void finished(const LoadJob& job, const Completion& completion);
+  void finished(const DropJob& job, const Completion& completion);
+
+  // ---- deciders, fed and drained
+  void feed(View::Event event);
+  void feed(Admission::Event event);
+  void feed(Bulk::Event event);
+  void feed(Exchange::Event event);
+  void feed(CatchUp::Event event);
+  void feed(StageStep::Event event);
+  void feed(InFlight::Event event);
+  void feed(Originator::Event event);
+  void feed_placement(Placement::Event event);
+  void feed(RunEnd::Event event);
+  Originator::Clock originator_clock() const;
+
+  // ---- actions carried out: worker_membership.cc
+  void carry_out(const View::Send& action);
+  void carry_out(const View::PeerChanged& action);
+  void carry_out(const View::PeerForgotten& action);
+  void carry_out(const View::DoneRose& action);
+  void carry_out(const View::SelfIsElsewhere& action);
+  void carry_out(const View::WokeLate& action);
+  void carry_out(const View::RoundTrip& action);
+  void carry_out(const Admission::Issue& action);
+  void carry_out(const Admission::Introduce& action);
+  void carry_out(const Admission::Answer& action);
+  void carry_out(const Admission::Refuse& action);
+  void carry_out(const RunEnd::RunLastEval& action);
+  void carry_out(const RunEnd::PublishFinished& action);
+  void carry_out(const RunEnd::PublishLastStep& action);
+  void carry_out(const RunEnd::LastStepIs& action);
+  void carry_out(const RunEnd::TrySeeds& action);
+  void carry_out(const RunEnd::Exit& action);
+  void knock();
+  void welcomed(const Credentials::Welcome& welcome);
+  void introduced(const NodeId& from, const net::Introduce& message);
+  void finish_wished(ByteView statement);
+  void publish(View::SelfChanged::Kind kind);
+  void refresh_record();
+  void swarm_changed();
+  void peer_gone(const NodeId& peer);
+  void leave(Exit exit, std::string why);
+
+  // ---- worker_pipeline.cc
+  void carry_out(const Bulk::SendControl& action);
+  void carry_out(const Bulk::SendChunk& action);
+  void carry_out(const Bulk::OfferAnnounced& action);
+  void carry_out(const Bulk::Delivered& action);
+  void carry_out(const Bulk::ReceiveFailed& action);
+  void carry_out(const Bulk::SendEnded& action);
+  void carry_out(const StageStep::Take& action);
+  void carry_out(const StageStep::Refuse& action);
+  void carry_out(const StageStep::Acknowledge& action);
+  void carry_out(const StageStep::Run& action);
+  void carry_out(const StageStep::Drop& action);
+  void carry_out(const InFlight::Reroute& action);
+  void carry_out(const InFlight::TellPassed& action);
+  void carry_out(const InFlight::Settled& action);
+  void carry_out(const InFlight::SendAsk& action);
+  void carry_out(const InFlight::FreeGraph& action);
+  void carry_out(const InFlight::TimedOut& action);
+  void carry_out(const InFlight::Answered& action);
+  void carry_out(const Originator::Start& action);
+  void carry_out(const Originator::GiveUp& action);
+  void carry_out(const Originator::ShareStarted& action);
+  bool well_formed(const NodeId& from, const net::Offer& offer, const Header& header) const;
+  // `tried`: who has failed to take it already.
+  void route_forward(Header header, Buffer output, const std::set<NodeId>& tried);
+  void route_backward(Header header, Buffer gradient, const std::set<NodeId>& tried);
+  void send_microbatch(const NodeId& to, Header header, Buffer buffer);
+  void plan_path(Header& header);
+  void skipped(Stage stage, const MicrobatchId& id);
+  void drop_output(const Key& key);
+  void answer(const NodeId& from, const net::Ask& ask);
+  void abandoned(const NodeId& from, const net::Abandon& abandon);
+  void abandon(const MicrobatchId& id, const std::vector<net::Hop>& hops, const std::vector<net::Hop>& except);
+  void free_microbatch(const MicrobatchId& id);
+  void completed(const Header& header);
+  Duration age_of(const Header& header) const;
+
+  // ---- worker_round.cc
+  void carry_out(const StageStep::CloseStep& action);
+  void carry_out(const StageStep::AnnounceDone& action);
+  void carry_out(const StageStep::EndRound& action);
+  void carry_out(const StageStep::FarBehind& action);
+  void carry_out(const StageStep::StepBegan& action);
+  void carry_out(const StageStep::TrainingEnded& action);
+  void carry_out(const Exchange::Send& action);
+  void carry_out(const Exchange::MakeSnapshot& action);
+  void carry_out(const Exchange::OfferPart& action);
+  void carry_out(const Exchange::TakeOffer& action);
+  void carry_out(const Exchange::RefuseOffer& action);
+  void carry_out(const Exchange::Average& action);
+  void carry_out(const Exchange::Solo& action);
+  void carry_out(const Exchange::RoundFinished& action);
+  void carry_out(const Exchange::BehindBy& action);
+  void carry_out(const Exchange::OneSided& action);
+  void carry_out(const CatchUp::Send& action);
+  void carry_out(const CatchUp::TakeOffer& action);
+  void carry_out(const CatchUp::RefuseOffer& action);
+  void carry_out(const CatchUp::Load& action);
+  void carry_out(const CatchUp::Finished& action);
+  void carry_out(const CatchUp::Exhausted& action);
+  void carry_out(const Placement::Claim& action);
+  void carry_out(const Placement::Load& action);
+  void carry_out(const Placement::CancelLoad& action);
+  void begin_loading();
+  void copy(CopyFor purpose, Stage stage, CatchUp::From from);
+  void draw_weights(Stage stage);
+  void took_over_or_joined(Stage stage, Step donor_step, Duration tau, std::int64_t adam_steps);
+  void become_active(Stage stage, Step step, Duration tau, std::int64_t adam_steps);
+  void drop_everything();
+  void serve(const NodeId& to, const net::StateRequest& request);
+  void keep_backup(const net::BackupPart& part, Buffer buffer);
+  enum class WhichEval { during, last };
+  void begin_eval(Step step, WhichEval which);
+  void eval_came_home(const Header& header, const LossMade& loss);
+  void start_eval_windows();
+  void end_eval();
+  Encoding exchange_encoding() const;
+  std::uint64_t state_part_bytes(const net::StatePart& part) const;
+  std::uint64_t exchange_bytes() const;
+  std::int64_t kept_bytes(Stage stage) const;
+
+  WorkerConfig config_;
+  Self self_;
+  Environment env_;
+  TimePoint now_;
+  WorkerCounters counters_;
+
+  View view_;
+  Admission admission_;
+  Bulk bulk_;
+  Exchange exchange_;
+  CatchUp catch_up_;
+  std::unique_ptr<StageStep> stage_step_;
+  InFlight in_flight_;
+  Originator originator_;
+  pipeline::Router router_;
+  Placement placement_;
+  RunEnd run_end_;
+  std::deque<Action> queue_;
+
+  Life life_ = Life::knocking;
+  std::optional<ExitReason> exit_;
+  Stage stage_ = no_stage;
+  Slot slot_ = no_slot;
+  membership::Record record_;
+  bool training_started_ = false;        // originator: everything that a start needs was there once
+  TimePoint report_at_{};
+
+  // knocking
+  std::size_t next_seed_ = 0;
+  TimePoint knock_at_ = never;
+  TimePoint knock_until_ = never;
+  std::string last_refusal_;
+  std::map<std::uint64_t, Credentials::Knock> knocks_;
+  bool finish_passed_on_ = false;
+
+  // the device
+  JobId next_job_ = 0;
+  std::map<JobId, JobFor> jobs_;
+  int on_device_ = 0;                    // microbatch jobs submitted and not answered
+
+  // microbatches: bytes that wait for the device, outputs that wait to be passed on, who gave us what
+  std::map<MicrobatchId, Buffer> inputs_;
+  struct Output {
+    Header header;                       // as it was sent
+    Buffer buffer;
+  };
+  std::map<Key, Output> outputs_;
+  std::map<Key, NodeId> upstream_;
+  std::map<MicrobatchId, TimePoint> began_;   // now - age at arrival
+  std::map<MicrobatchId, std::uint64_t> bypassed_;           // own: hops around which the gradient went from here
+  std::map<MicrobatchId, std::vector<net::Hop>> planned_;    // own: whom to tell when it is given up
+  std::map<TransferId, net::Offer> offers_;   // offered, not yet taken or refused
+
+  // the step
+  double loss_sum_ = 0.0;
+  std::int64_t loss_tokens_ = 0;
+  std::int64_t adam_steps_ = 0;
+  TimePoint round_ended_at_{};
+  std::optional<double> divergence_;     // of the exchange that is ending
+
+  // copies
+  CopyFor copy_for_ = CopyFor::joining;
+  std::optional<Stage> copying_stage_;
+  std::map<Stage, std::deque<std::pair<net::BackupPart, Buffer>>> backups_;  // newest two each
+  int serving_ = 0;                      // state parts being encoded for others
+
+  // evaluation
+  struct Eval {
+    Step step = 0;
+    std::int64_t next_window = 0;
+    std::set<std::uint32_t> out;         // windows under way
+    double loss_sum = 0.0;
+    std::int64_t tokens = 0;
+    std::int64_t windows = 0;
+    TimePoint until{};
+    bool last = false;
+  };
+  std::optional<Eval> eval_;
+};
+
+}  // namespace starling::trainer
