@@ -107,7 +107,7 @@ void RunEnd::look_for_loneliness(const membership::Swarm& swarm, TimePoint now, 
   }
   if (now >= next_try_) {
     next_try_ = now + between_tries;
-    out.emplace_back(TrySeeds{});
+    out.emplace_back(TryPeers{});
   }
   next_ = earliest(next_, earliest(next_try_, *alone_since_ + config_.alone));
 }

@@ -3,7 +3,7 @@
 // The lead is the lowest live originator id. After the last round it runs the last evaluation and sets `finished` in its
 // signed record; after 30 s without that from it the next id acts. Who sees `finished` stays 5 s to spread it, then exits.
 // At max_tokens, or on the owner's signed wish, the lead publishes last_step = k + 2, which then replaces max_steps. A
-// worker without a live peer, unless it is an originator, tries the seeds for 5 min and then exits 4.
+// worker without a live peer, unless it is an originator, tries those it knew for 5 min and then exits 4.
 //
 // Pure: no I/O, no clock.
 #pragma once
@@ -50,11 +50,11 @@ class RunEnd {
   struct LastStepIs {             // everybody: replaces max_steps
     Step last_step = 0;
   };
-  struct TrySeeds {};             // alone: ask the seeds whether anybody is there
+  struct TryPeers {};             // alone: ask those who were known whether anybody is there
   struct Exit {
     enum class Why { finished, alone } why = Why::finished;
   };
-  using Action = std::variant<RunLastEval, PublishFinished, PublishLastStep, LastStepIs, TrySeeds, Exit>;
+  using Action = std::variant<RunLastEval, PublishFinished, PublishLastStep, LastStepIs, TryPeers, Exit>;
 
   explicit RunEnd(Config config) : config_(config) {}
   // `step`: this worker's k; `is_originator`: holds stage 0.

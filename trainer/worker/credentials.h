@@ -29,6 +29,7 @@ class Credentials {
     Stage stage = no_stage;
     Slot slot = no_slot;
     std::vector<Bytes> records;         // signed records of active members
+    std::string run_spec;               // the run file, as its owner signed it
   };
 
   virtual ~Credentials() = default;

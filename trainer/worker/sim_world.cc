@@ -227,17 +227,37 @@ void SimWorld::start(std::size_t index, Boot boot) {
   }
   auto credentials = std::make_unique<SimCredentials>(mix_seed(config_.seed, "key"), node.id);
   node.listener = std::make_unique<SimListener>(*this, node);
-  Worker::Self self{.id = node.id, .boot = boot, .name = node.name};
-  self.host = index;
-  if (observer) {
-    self.role = membership::Role::observer;
-    self.has_data = false;
-    self.certificate = credentials->certificate_for(node.id);
-  } else {
-    for (const std::size_t seed : {nodes_.size() - 1, std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
-      if (seed == index || seed >= nodes_.size() || !transports_.contains(nodes_[seed]->id)) continue;
-      self.seeds.push_back({nodes_[seed]->id, transports_.at(nodes_[seed]->id)->bound().lobby});
-    }
+  const Bytes certificate = credentials->certificate_for(node.id);
+  node.credentials = std::move(credentials);
+  node.ledger_read = 0;
+  node.body_counted.clear();
+  node.head_counted.clear();
+  node.last_step = node.last_round = node.copies = 0;
+  if (observer) return make_worker(index, certificate);
+  Joiner::Config joiner;
+  for (const std::size_t seed : {nodes_.size() - 1, std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
+    if (seed == index || seed >= nodes_.size() || !transports_.contains(nodes_[seed]->id)) continue;
+    joiner.seeds.push_back({nodes_[seed]->id, transports_.at(nodes_[seed]->id)->bound().lobby});
+  }
+  node.joiner = std::make_unique<Joiner>(std::move(joiner), Worker::first_record(self_of(node), *transport),
+                                         *node.credentials, *transport, scheduler_.now());
+  arm(index);
+}
+
+Worker::Self SimWorld::self_of(const Node& node) const {
+  const bool observer = node.index + 1 == nodes_.size();
+  Worker::Self self{.id = node.id, .boot = node.boot, .name = node.name, .host = node.index};
+  if (observer) self.role = membership::Role::observer;
+  self.has_data = !observer;
+  return self;
+}
+
+void SimWorld::make_worker(std::size_t index, std::variant<Credentials::Welcome, Bytes> admission) {
+  Node& node = *nodes_[index];
+  const std::uint64_t generation = node.generation;
+  Worker::Self self = self_of(node);
+  self.admission = std::move(admission);
+  if (self.role == membership::Role::worker) {
     SimulatedCompute::Config compute = config_.compute;
     compute.seed = config_.worker.seed;
     compute.stages = config_.worker.parallelism.stages;
@@ -245,26 +265,22 @@ void SimWorld::start(std::size_t index, Boot boot) {
     // A device that outlives its process answers nobody: the generation tells.
     if (node.compute) retired_.push_back(std::move(node.compute));
     node.compute = std::make_unique<SimulatedCompute>(
-        scheduler_, compute, random_.stream(fmt::format("compute {} {}", index, boot)),
+        scheduler_, compute, random_.stream(fmt::format("compute {} {}", index, node.boot)),
         [this, index, generation](Completion completion) {
           deliver(index, generation, Worker::ComputeDone{std::move(completion)});
         });
     if (index < config_.slowness.size()) node.compute->set_slowness(config_.slowness[index]);
   }
-  node.credentials = std::move(credentials);
-  const Worker::Environment environment{Random(mix_seed(config_.seed, fmt::format("node {} {}", index, boot))), *transport,
-                                        node.compute.get(), *node.credentials, *node.listener};
-  node.ledger_read = 0;
-  node.body_counted.clear();
-  node.head_counted.clear();
-  node.last_step = node.last_round = node.copies = 0;
+  const Worker::Environment environment{Random(mix_seed(config_.seed, fmt::format("node {} {}", index, node.boot))),
+                                        *transports_.at(node.id), node.compute.get(), *node.credentials, *node.listener};
   node.worker = std::make_unique<Worker>(config_.worker, std::move(self), environment, scheduler_.now());
   after_event(index);
 }
 
 void SimWorld::stop(Node& node) {
   check_ledger(node);
-  add(stopped_, node.worker->counters());
+  if (node.worker) add(stopped_, node.worker->counters());
+  node.joiner.reset();
   network_.crash(node.id);
   node.up = false;
   node.paused = false;
@@ -314,8 +330,21 @@ void SimWorld::apply(const sim::Fault& fault) {
 void SimWorld::deliver(std::size_t index, std::uint64_t generation, Worker::Event event) {
   Node& node = *nodes_[index];
   if (!node.up || node.generation != generation || node.paused) return;
-  node.worker->on(std::move(event), scheduler_.now());
-  after_event(index);
+  if (node.worker) {
+    node.worker->on(std::move(event), scheduler_.now());
+    return after_event(index);
+  }
+  if (const auto* network = std::get_if<net::TransportEvent>(&event)) {
+    if (const auto* answer = std::get_if<net::LobbyAnswered>(network)) node.joiner->on(*answer, scheduler_.now());
+  }
+  node.joiner->tick(scheduler_.now());
+  const auto& outcome = node.joiner->outcome();
+  if (!outcome) return arm(index);
+  if (!*outcome) {
+    node.exit = Worker::ExitReason{Worker::Exit::alone, outcome->error().message};
+    return stop(node);
+  }
+  make_worker(index, **outcome);
 }
 
 void SimWorld::after_event(std::size_t index) {
@@ -337,7 +366,7 @@ void SimWorld::after_event(std::size_t index) {
 
 void SimWorld::arm(std::size_t index) {
   Node& node = *nodes_[index];
-  const TimePoint at = node.worker->next_deadline();
+  const TimePoint at = node.worker ? node.worker->next_deadline() : node.joiner->next_deadline();
   if (at >= node.timer_at && node.timer_at > scheduler_.now()) return;  // an earlier timer looks again
   if (at == never) return;
   node.timer_at = std::max(at, scheduler_.now());

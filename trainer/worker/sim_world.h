@@ -20,6 +20,7 @@
 #include "gossip/sim/faults.h"
 #include "gossip/sim/network.h"
 #include "gossip/sim/scheduler.h"
+#include "trainer/worker/joiner.h"
 #include "trainer/worker/simulated_compute.h"
 #include "trainer/worker/worker.h"
 
@@ -50,6 +51,7 @@ class SimWorld {
     std::unique_ptr<SimulatedCompute> compute;
     std::unique_ptr<Credentials> credentials;
     std::unique_ptr<Listener> listener;
+    std::unique_ptr<Joiner> joiner;          // until it is let in
     std::unique_ptr<Worker> worker;
     std::optional<Worker::ExitReason> exit;
     std::uint64_t generation = 0;            // of its process
@@ -92,6 +94,8 @@ class SimWorld {
   friend class SimListener;
 
   void start(std::size_t index, Boot boot);
+  void make_worker(std::size_t index, std::variant<Credentials::Welcome, Bytes> admission);
+  Worker::Self self_of(const Node& node) const;
   void stop(Node& node);
   void deliver(std::size_t index, std::uint64_t generation, Worker::Event event);
   void after_event(std::size_t index);

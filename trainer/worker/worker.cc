@@ -35,21 +35,6 @@ net::Bulk::Config bulk_config(const WorkerConfig& config) {
   return out;
 }
 
-membership::Record first_record(const Worker::Self& self, const net::Transport& transport) {
-  membership::Record record;
-  record.id = self.id;
-  record.boot = self.boot;
-  record.name = self.name;
-  record.role = self.role;
-  record.endpoints = transport.bound();
-  record.http = self.http;
-  record.host = self.host;
-  record.pid = self.pid;
-  record.has_data = self.has_data;
-  record.certificate = self.certificate;
-  return record;
-}
-
 pipeline::Originator::Config originator_config(const WorkerConfig& config, const Worker::Self& self) {
   using pipeline::Originator;
   return {.self = self.id,
@@ -64,6 +49,20 @@ pipeline::Originator::Config originator_config(const WorkerConfig& config, const
 }
 
 }  // namespace
+
+membership::Record Worker::first_record(const Self& self, const net::Transport& transport) {
+  membership::Record record;
+  record.id = self.id;
+  record.boot = self.boot;
+  record.name = self.name;
+  record.role = self.role;
+  record.endpoints = transport.bound();
+  record.http = self.http;
+  record.host = self.host;
+  record.pid = self.pid;
+  record.has_data = self.has_data;
+  return record;
+}
 
 Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoint now)
     : config_(std::move(config)),
@@ -100,16 +99,16 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
                         .memory_bytes = config_.memory_bytes},
       now);
   report_at_ = now + report_interval;
-  if (self_.seeds.empty()) {
-    // A founder: there is nobody to ask, it is active by its own certificate.
+  if (const auto* welcome = std::get_if<Credentials::Welcome>(&self_.admission)) {
+    welcomed(*welcome);
+  } else {
     STARLING_CHECK(!is_worker(), "a worker joins through a seed, an observer founds a run");
     life_ = Life::active;
+    record_.certificate = std::get<Bytes>(self_.admission);
     record_.standing = membership::Standing::active;
     publish(View::SelfChanged::Kind::important);
-  } else {
-    knock_at_ = now;
-    knock_until_ = now + config_.knock_for;
   }
+  drain();
 }
 
 Worker::~Worker() = default;
@@ -143,7 +142,6 @@ void Worker::tick() {
   feed(View::Tick{});
   feed(Bulk::Tick{});
   if (env_.credentials.may_admit()) feed(Admission::Tick{});
-  if (now_ >= knock_at_) knock();
   if (active_worker()) {
     feed(InFlight::Tick{});
     feed(StageStep::Tick{});
@@ -163,7 +161,7 @@ void Worker::tick() {
 TimePoint Worker::next_deadline() const {
   if (exit_) return never;
   TimePoint at = earliest(view_.next_deadline(), bulk_.next_deadline());
-  at = earliest(at, earliest(knock_at_, report_at_));
+  at = earliest(at, report_at_);
   at = earliest(at, earliest(admission_.next_deadline(), run_end_.next_deadline()));
   at = earliest(at, catch_up_.next_deadline());
   if (active_worker()) {
@@ -350,7 +348,6 @@ void Worker::swarm_changed() {
 }
 
 std::string Worker::waiting_for() const {
-  if (life_ == Life::knocking) return "an answer from a seed";
   if (life_ == Life::loading) return "the weights of stage " + std::to_string(stage_);
   if (!is_originator() || training_started_) return {};
   return pipeline::missing_to_start(swarm(), config_.parallelism.stages, config_.start_workers());

@@ -9,7 +9,7 @@
 //   worker_round.cc       closing steps, exchanges, copies, backups, takeover
 //   worker_membership.cc  joining, the view, admission, the end of the run
 //
-//   life:  knocking -> loading -> active -> (copying | taking over -> active)* -> ended
+//   life:  (Joiner) -> loading -> active -> (copying | taking over -> active)* -> ended
 //
 // Loop thread only.
 #pragma once
@@ -48,11 +48,6 @@ namespace starling::trainer {
 
 class Worker {
  public:
-  // A place to knock at.
-  struct SeedAddress {
-    NodeId node;
-    std::string lobby;
-  };
   struct Self {
     NodeId id;
     Boot boot = 1;
@@ -62,10 +57,11 @@ class Worker {
     std::uint64_t host = 0;
     std::int64_t pid = 0;
     std::string http;
-    Bytes certificate;                   // empty: a newcomer
-    // An observer that founds a run knocks nowhere.
-    std::vector<SeedAddress> seeds;
+    // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
+    std::variant<Credentials::Welcome, Bytes> admission;
   };
+  // The record of a node that has no stage yet: for its join request.
+  static membership::Record first_record(const Self& self, const net::Transport& transport);
   struct Environment {
     Random random;
     net::Transport& transport;
@@ -90,7 +86,7 @@ class Worker {
   void on(Event event, TimePoint now);
   TimePoint next_deadline() const;
 
-  enum class Exit { finished, left, alone, refused, elsewhere };
+  enum class Exit { finished, left, alone, elsewhere };
   struct ExitReason {
     Exit exit = Exit::finished;
     std::string why;
@@ -122,7 +118,7 @@ class Worker {
   using Header = net::MicrobatchHeader;
   using Direction = net::Direction;
 
-  enum class Life { knocking, loading, active, ended };
+  enum class Life { loading, active, ended };
   enum class CopyFor { joining, behind, takeover };
 
   using Action = std::variant<View::Action, Admission::Action, Bulk::Action, Exchange::Action, CatchUp::Action,
@@ -136,7 +132,7 @@ class Worker {
   void handle(const net::PeerConnected& event);
   void handle(const net::PeerRefused& event);
   void handle(const net::LobbyRequested& event);
-  void handle(const net::LobbyAnswered& event);
+  void handle(const net::LobbyAnswered&) {}  // late: we are in
   void control_frame(const net::Received& event);
   void bulk_frame(const net::Received& event);
   void message(const NodeId& from, net::Message message);
@@ -219,9 +215,8 @@ class Worker {
   void carry_out(const RunEnd::PublishFinished& action);
   void carry_out(const RunEnd::PublishLastStep& action);
   void carry_out(const RunEnd::LastStepIs& action);
-  void carry_out(const RunEnd::TrySeeds& action);
+  void carry_out(const RunEnd::TryPeers& action);
   void carry_out(const RunEnd::Exit& action);
-  void knock();
   void welcomed(const Credentials::Welcome& welcome);
   void introduced(const NodeId& from, const net::Introduce& message);
   void finish_wished(ByteView statement);
@@ -331,7 +326,7 @@ class Worker {
   RunEnd run_end_;
   std::deque<Action> queue_;
 
-  Life life_ = Life::knocking;
+  Life life_ = Life::loading;
   std::optional<ExitReason> exit_;
   Stage stage_ = no_stage;
   Slot slot_ = no_slot;
@@ -339,11 +334,7 @@ class Worker {
   bool training_started_ = false;        // originator: everything that a start needs was there once
   TimePoint report_at_{};
 
-  // knocking
-  std::size_t next_seed_ = 0;
-  TimePoint knock_at_ = never;
-  TimePoint knock_until_ = never;
-  std::string last_refusal_;
+  // letting others in
   std::map<std::uint64_t, Credentials::Knock> knocks_;
   bool finish_passed_on_ = false;
 

@@ -25,7 +25,6 @@ struct WorkerConfig {
   membership::MembershipConfig membership;
   std::int64_t log_interval = 10;
   std::int64_t memory_bytes = 1LL << 30;   // of what may wait for its backward pass; `auto` is resolved before
-  Duration knock_for = std::chrono::minutes(5);
 
   // max_steps, or what max_tokens comes to.
   Step last_step() const;

@@ -6,7 +6,6 @@
 namespace starling::trainer {
 namespace {
 
-constexpr Duration between_knocks = std::chrono::seconds(3);
 constexpr std::size_t records_in_answer = 16;
 constexpr std::size_t most_knocks = 256;
 
@@ -14,40 +13,7 @@ constexpr std::size_t most_knocks = 256;
 
 // ---------------------------------------------------------------- a newcomer
 
-void Worker::knock() {
-  if (life_ != Life::knocking) {
-    knock_at_ = never;
-    return;
-  }
-  if (now_ >= knock_until_) {
-    return leave(Exit::refused, "no seed let this node in within " +
-                                    std::to_string(static_cast<int>(seconds(config_.knock_for))) + " s" +
-                                    (last_refusal_.empty() ? "" : ": " + last_refusal_));
-  }
-  const SeedAddress& seed = self_.seeds[next_seed_++ % self_.seeds.size()];
-  knock_at_ = now_ + between_knocks;
-  env_.transport.request_lobby(seed.node, seed.lobby,
-                               env_.credentials.join_request(seed.node, record_, view_.signed_self()));
-}
-
-void Worker::handle(const net::LobbyAnswered& event) {
-  if (life_ != Life::knocking) return;
-  if (!event.frame) {
-    last_refusal_ = event.frame.error().message;
-    return;  // knock() tries the next seed
-  }
-  auto welcome = env_.credentials.read_answer(*event.frame);
-  if (!welcome) {
-    last_refusal_ = welcome.error().message;
-    // Worth another try at another seed, or final.
-    if (welcome.error().code == ErrorCode::unauthenticated) leave(Exit::refused, last_refusal_);
-    return;
-  }
-  welcomed(*welcome);
-}
-
 void Worker::welcomed(const Credentials::Welcome& welcome) {
-  knock_at_ = never;
   stage_ = welcome.stage;
   slot_ = welcome.slot;
   self_.name = welcome.name;
@@ -238,9 +204,9 @@ void Worker::carry_out(const RunEnd::LastStepIs& action) {
   originator_.set_last_step(action.last_step);
 }
 
-void Worker::carry_out(const RunEnd::TrySeeds&) {
-  // The seeds' own records may have changed address: any answer to a probe of theirs brings them back.
-  for (const SeedAddress& seed : self_.seeds) send(seed.node, net::ViewRequest{});
+void Worker::carry_out(const RunEnd::TryPeers&) {
+  // Whoever of the peers that were known comes back answers with the whole table.
+  for (const auto& [id, peer] : swarm().peers) send(id, net::ViewRequest{});
 }
 
 void Worker::carry_out(const RunEnd::Exit& action) {
