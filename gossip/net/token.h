@@ -33,7 +33,7 @@
 #include "gossip/base/ids.h"
 #include "gossip/net/certificate.h"
 #include "gossip/net/identity.h"
-#include "gossip/net/transport.h"
+#include "gossip/net/lane.h"
 
 namespace starling::net {
 

@@ -57,8 +57,9 @@ struct TransportCounters {
   std::uint64_t sent_bytes = 0;
   std::uint64_t received_bytes = 0;
   std::uint64_t rejected_bad_auth = 0;   // handshakes refused by ZAP, frames of revoked members
-  std::uint64_t rejected_oversize = 0;   // frames over a lane's limit (where the socket still tells us)
-  std::uint64_t dropped_full = 0;        // sends beyond a peer's bounded queue, oldest first
+  std::uint64_t rejected_oversize = 0;   // frames over a lane's limit (where the socket still tells us), or several in one
+  std::uint64_t dropped_full = 0;        // sends beyond a peer's bounded queue, oldest first; lobby requests beyond theirs
+  std::uint64_t dropped_unroutable = 0;  // sends to a peer without endpoints, or that refuses us
   std::uint64_t lobby_resets = 0;        // the lobby's context was thrown away because strangers filled memory
 };
 
