@@ -31,17 +31,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
-#include <set>
-#include <utility>
 #include <variant>
 #include <vector>
 
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
-#include "gossip/net/ack_deadline.h"
 #include "gossip/net/wire.h"
 
 namespace starling::net {
@@ -61,6 +57,7 @@ class Bulk {
     std::size_t max_outgoing = 4096;                 // transfers; beyond: the oldest expires
     std::size_t max_incoming = 4096;                 // beyond: refused as full
     std::size_t max_incoming_per_peer = 256;         // beyond: refused as full
+    std::size_t max_early_per_peer = 64;             // unknown transfers with early chunks; beyond: dropped
     std::size_t remembered_per_peer = 1024;          // ended transfers whose repeated Offer gets its answer again
   };
 
@@ -118,7 +115,7 @@ class Bulk {
   struct Cancel {             // our own transfer is not wanted any more; one that comes in: OfferRefused{stale}
     TransferId transfer;
   };
-  struct WokeLate {           // the loop slept for so long: every deadline moves by it
+  struct WokeLate {           // the loop slept for so long: every deadline moves by it. Before the Tick
     Duration gap;
   };
   struct Tick {};
@@ -137,7 +134,7 @@ class Bulk {
     Buffer buffer;            // the chunk is [offset, offset + bytes) of it
     std::uint64_t bytes;
   };
-  struct OfferAnnounced {     // answer with OfferTaken or OfferRefused before the next event
+  struct OfferAnnounced {     // answer with OfferTaken or OfferRefused before the next OfferCame
     NodeId from;
     Offer offer;
   };
@@ -175,20 +172,12 @@ class Bulk {
   std::uint64_t unpulled_bytes(const NodeId& peer) const;
 
  private:
-  struct Outgoing;
-  struct Incoming;
-  struct Early;
-  struct PeerState;
-  using Actions = std::vector<Action>;
+  struct State;
 
-  Config config_;
   NodeId self_;
   Boot boot_;
   std::uint64_t counter_ = 0;
-  std::map<TransferId, std::unique_ptr<Outgoing>> outgoing_;
-  std::map<TransferId, std::unique_ptr<Incoming>> incoming_;
-  std::map<NodeId, std::unique_ptr<PeerState>> peers_;
-  std::set<std::pair<TimePoint, TransferId>> due_;  // one entry per transfer that waits for anything
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace starling::net
