@@ -64,6 +64,7 @@ Result<Bytes> token_bytes(std::string_view text) {
                "'; this program reads 'starling1'); update Starling");
   }
   const std::string_view body = line.substr(colon + 1);
+  if (body.empty()) return bad("the token is cut off" + std::string(ask_again));
   Bytes out(std::min(body.size(), 2 * max_token_bytes));
   std::size_t size = 0;
   const char* end = nullptr;
