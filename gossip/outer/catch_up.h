@@ -18,7 +18,7 @@
 
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
-#include "gossip/membership/view.h"
+#include "gossip/membership/swarm.h"
 #include "gossip/net/wire.h"
 
 namespace starling::outer {

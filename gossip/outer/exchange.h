@@ -39,7 +39,7 @@
 
 #include "gossip/base/ids.h"
 #include "gossip/base/time.h"
-#include "gossip/membership/view.h"
+#include "gossip/membership/swarm.h"
 #include "gossip/net/wire.h"
 #include "gossip/outer/outer_config.h"
 #include "gossip/outer/pairing.h"
@@ -159,7 +159,7 @@ class Exchange {
   // `swarm`: this node's view now; `round`: the round this node trains in (ignored while busy: that round counts).
   // REQUIRES: RoundEnded only when not busy.
   std::vector<Action> on(const Event& event, const membership::Swarm& swarm, Round round, TimePoint now);
-  // `never` only when idle or while compute owes Applied.
+  // `never` only when idle or while compute owes SnapshotMade or Applied.
   TimePoint next_deadline() const;
   bool busy() const;
   // Compares a peer's published outcomes with ours: OneSided, once per id.
