@@ -71,6 +71,7 @@ struct JoinToken {
   CurveKeyPair lobby_key;     // the one client key that every lobby of the run lets in
   std::vector<Seed> seeds;
 
+  JoinToken clone() const { return {grant, signed_grant, owner, spec_hash, lobby_key.clone(), seeds}; }
   // What the members' transport must know to open a lobby.
   const CurveKey& lobby_public_key() const { return lobby_key.public_key(); }
 };

@@ -11,6 +11,15 @@ constexpr std::int64_t max_local_steps = 1'000'000;
 
 }  // namespace
 
+std::string_view to_string(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::noloco: return "noloco";
+    case Algorithm::diloco: return "diloco";
+    case Algorithm::none: return "none";
+  }
+  return "";
+}
+
 std::vector<std::string> OuterConfig::validate() const {
   std::vector<std::string> problems;
   if (local_steps < 1 || local_steps > max_local_steps) {

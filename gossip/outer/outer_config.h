@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gossip/base/ids.h"
@@ -12,6 +13,7 @@ namespace starling::outer {
 
 enum class Algorithm { noloco, diloco, none };
 enum class Compression { none, bf16 };
+std::string_view to_string(Algorithm algorithm);
 
 struct OuterConfig {
   Algorithm algorithm = Algorithm::noloco;
