@@ -1,6 +1,9 @@
 #include "launcher/commands.h"
 
 #include "launcher/init.h"
+#include "launcher/join.h"
+#include "launcher/launch.h"
+#include "launcher/status_command.h"
 #include "launcher/validate.h"
 
 namespace starling::launcher {
@@ -9,6 +12,9 @@ std::span<const Command> all_commands() {
   static const std::vector<Command> commands{
       init_command(),
       validate_command(),
+      launch_command(),
+      join_command(),
+      status_command(),
   };
   return commands;
 }

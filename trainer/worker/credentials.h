@@ -48,12 +48,13 @@ class Credentials {
 
   // ---- a delegate
   virtual bool may_admit() const = 0;
-  virtual Result<Knock> read_request(ByteView frame) const = 0;
+  virtual Result<Knock> read_request(ByteView frame) = 0;
   // The newcomer's certificate chain. Errors: failed.
   virtual Result<Bytes> issue(const membership::Admission::Grant& grant) = 0;
   virtual Bytes answer(const membership::Admission::Grant& grant, ByteView certificate,
                        const std::vector<Bytes>& records) const = 0;
-  virtual Bytes denial(const std::string& why) const = 0;
+  enum class Denial { invalid, not_a_delegate, busy, ended };
+  virtual Bytes denial(Denial code, const std::string& why) const = 0;
 
   // Whether the owner signed this wish to end the run.
   virtual bool owner_wishes_end(ByteView statement) const = 0;

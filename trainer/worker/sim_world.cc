@@ -90,7 +90,7 @@ class SimWorld::SimCredentials final : public Credentials {
     return welcome;
   }
   bool may_admit() const override { return true; }
-  Result<Knock> read_request(ByteView frame) const override {
+  Result<Knock> read_request(ByteView frame) override {
     ByteReader in(frame);
     Knock knock;
     knock.wish.id.key = in.array<32>();
@@ -118,7 +118,7 @@ class SimWorld::SimCredentials final : public Credentials {
     for (const Bytes& record : records) out.blob(record);
     return std::move(out).bytes();
   }
-  Bytes denial(const std::string& why) const override {
+  Bytes denial(Denial, const std::string& why) const override {
     ByteWriter out;
     out.number<std::uint8_t>(0);
     out.text(why);

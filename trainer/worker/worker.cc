@@ -64,7 +64,7 @@ membership::Record Worker::first_record(const Self& self, const net::Transport& 
   return record;
 }
 
-Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoint now)
+Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoint now, const Made& made)
     : config_(std::move(config)),
       self_(std::move(self)),
       env_(environment),
@@ -99,6 +99,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
                         .memory_bytes = config_.memory_bytes},
       now);
   report_at_ = now + report_interval;
+  if (made) made(*this);
   if (const auto* welcome = std::get_if<Credentials::Welcome>(&self_.admission)) {
     welcomed(*welcome);
   } else {

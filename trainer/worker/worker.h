@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -80,11 +81,17 @@ class Worker {
   struct Tick {};
   using Event = std::variant<net::TransportEvent, ComputeDone, LeaveWished, FinishWished, Tick>;
 
-  Worker(WorkerConfig config, Self self, Environment environment, TimePoint now);
+  // `made` is called before the first callback of the listener, so that it may ask the worker.
+  using Made = std::function<void(Worker&)>;
+  Worker(WorkerConfig config, Self self, Environment environment, TimePoint now, const Made& made = {});
   ~Worker();
 
   void on(Event event, TimePoint now);
   TimePoint next_deadline() const;
+
+  // To every live observer: a line for the run's files, or this node's metrics as text.
+  void tell_observers(const net::Report& report);
+  void show_metrics(Buffer text);
 
   enum class Exit { finished, left, alone, elsewhere };
   struct ExitReason {
@@ -101,6 +108,8 @@ class Worker {
   std::string waiting_for() const;
   Stage stage() const { return stage_; }
   bool active() const { return life_ == Life::active; }
+  const membership::Record& record() const { return record_; }
+  bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
 
  private:

@@ -116,20 +116,19 @@ void Worker::refresh_record() {
 // ---------------------------------------------------------------- letting others in
 
 void Worker::handle(const net::LobbyRequested& event) {
-  if (!env_.credentials.may_admit() || life_ != Life::active) {
-    return env_.transport.answer_lobby(event.request, env_.credentials.denial("this node admits nobody; try another seed"));
-  }
-  if (run_end_.saw_finished()) {
-    return env_.transport.answer_lobby(event.request, env_.credentials.denial("the run has ended"));
-  }
+  using Denial = Credentials::Denial;
+  const auto deny = [&](Denial code, const std::string& why) {
+    env_.transport.answer_lobby(event.request, env_.credentials.denial(code, why));
+  };
+  if (!env_.credentials.may_admit()) return deny(Denial::not_a_delegate, "this node admits nobody; try another seed");
+  if (run_end_.saw_finished()) return deny(Denial::ended, "the run has ended");
+  if (life_ != Life::active) return deny(Denial::busy, "this node is starting; try again");
   auto knock = env_.credentials.read_request(event.frame);
   if (!knock) {
     ++counters_.rejected_malformed;
-    return env_.transport.answer_lobby(event.request, env_.credentials.denial(knock.error().message));
+    return deny(Denial::invalid, knock.error().message);
   }
-  if (knocks_.size() >= most_knocks) {
-    return env_.transport.answer_lobby(event.request, env_.credentials.denial("too many ask at once; try again"));
-  }
+  if (knocks_.size() >= most_knocks) return deny(Denial::busy, "too many ask at once; try again");
   const auto wish = knock->wish;
   knocks_[event.request] = std::move(*knock);
   feed(Admission::Requested{event.request, wish});
@@ -155,7 +154,7 @@ void Worker::carry_out(const Admission::Answer& action) {
 }
 
 void Worker::carry_out(const Admission::Refuse& action) {
-  env_.transport.answer_lobby(action.request, env_.credentials.denial(action.why));
+  env_.transport.answer_lobby(action.request, env_.credentials.denial(Credentials::Denial::busy, action.why));
   knocks_.erase(action.request);
 }
 
@@ -212,6 +211,20 @@ void Worker::carry_out(const RunEnd::TryPeers&) {
 void Worker::carry_out(const RunEnd::Exit& action) {
   if (action.why == RunEnd::Exit::Why::finished) return leave(Exit::finished, "the run is finished");
   leave(Exit::alone, "no other node answered for five minutes");
+}
+
+void Worker::tell_observers(const net::Report& report) {
+  for (const auto& [id, peer] : swarm().peers) {
+    if (peer.record.role == membership::Role::observer && swarm().is_live(id)) send(id, report);
+  }
+}
+
+void Worker::show_metrics(Buffer text) {
+  for (const auto& [id, peer] : swarm().peers) {
+    if (id == self_.id || peer.record.role != membership::Role::observer || !swarm().is_live(id)) continue;
+    offer_buffer(id, net::MetricsText{}, text);
+  }
+  drain();
 }
 
 void Worker::leave(Exit exit, std::string why) {

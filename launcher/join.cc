@@ -1,0 +1,229 @@
+#include "launcher/join.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "gossip/base/log.h"
+#include "gossip/base/real_env.h"
+#include "launcher/node.h"
+#include "launcher/run_directory.h"
+#include "trainer/worker/joiner.h"
+
+namespace starling::launcher {
+namespace {
+
+constexpr std::uint64_t most_token_bytes = 64 << 10;
+
+ExitCode complain(const Options& options, const Error& error) {
+  options.err() << "starling join: " << error.message << "\n";
+  log_error("{}", error.message);
+  return exit_code_of(error.code);
+}
+
+// The token itself, or the file that holds it.
+Result<std::string> token_text(const std::string& given) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(given, ignored)) return given;
+  auto bytes = read_file(given, most_token_bytes);
+  if (!bytes) return tl::unexpected(bytes.error());
+  return std::string(as_text(*bytes));
+}
+
+ExitCode exit_code_for(trainer::Worker::Exit exit) {
+  switch (exit) {
+    case trainer::Worker::Exit::finished:
+    case trainer::Worker::Exit::left:
+      return ExitCode::ok;
+    case trainer::Worker::Exit::alone:
+    case trainer::Worker::Exit::elsewhere:
+      return ExitCode::unreachable;
+  }
+  return ExitCode::failed;
+}
+
+struct Place {
+  std::filesystem::path directory;      // of this worker
+  std::filesystem::path run_directory;  // the run's, when it is on this machine; else empty
+  std::filesystem::path data;
+  std::string name;
+  std::string listen;
+  std::string http;
+  std::int64_t local_workers = 1;
+};
+
+Place place_of(const Options& options, const net::JoinToken& token) {
+  Place out;
+  out.name = options.text("name").value_or("worker");
+  out.directory = options.text("dir").value_or("starling-" + token.grant.run.brief() + "/" + out.name);
+  out.run_directory = options.text("run-dir").value_or("");
+  out.data = options.text("data").value_or("");
+  out.listen = options.text("listen").value_or("tcp://0.0.0.0:29400");
+  out.http = options.text("http").value_or("127.0.0.1:9464");
+  out.local_workers = std::max<std::int64_t>(1, options.integer("local-workers").value_or(1));
+  return out;
+}
+
+// Knocks until somebody lets this node in, or the user or every seed says no.
+Result<trainer::Credentials::Welcome> knock(trainer::Joiner& joiner, net::ZmqTransport& transport, const Signals& signals,
+                                            const Clock& clock) {
+  while (!joiner.outcome()) {
+    if (signals.interrupts() > 0) return fail(ErrorCode::failed, "interrupted");
+    const TimePoint now = clock.now();
+    const Duration wait = std::min<Duration>(joiner.next_deadline() - now, std::chrono::milliseconds(200));
+    for (auto& event : transport.poll(std::max(Duration::zero(), wait))) {
+      if (const auto* answer = std::get_if<net::LobbyAnswered>(&event)) joiner.on(*answer, clock.now());
+    }
+    joiner.tick(clock.now());
+  }
+  return *joiner.outcome();
+}
+
+int run_threads(std::int64_t local_workers) {
+  const std::int64_t cores = std::max<std::int64_t>(1, ::sysconf(_SC_NPROCESSORS_ONLN));
+  return std::max(1, static_cast<int>(cores / local_workers));
+}
+
+NodeReport::Config report_config(const RunConfig& config, const net::JoinToken& token, const std::string& name) {
+  NodeReport::Config out;
+  out.run_name = config.run.name;
+  out.run_id = token.grant.run.brief();
+  out.name = name;
+  out.host = host_number();
+  out.log_interval = config.logging.log_interval;
+  out.stages = config.parallelism.stages;
+  out.workers_wanted = config.parallelism.stages * config.parallelism.replicas;
+  out.tokens_per_microbatch = config.training.tokens_per_microbatch();
+  out.model = config.model.model_type;
+  out.algorithm = outer::to_string(config.outer.algorithm);
+  out.jsonl = config.logging.jsonl;
+  return out;
+}
+
+// One life of a worker, from its identity to its exit.
+Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken token, const Signals& signals) {
+  const RealClock clock;
+  RealStorage storage(place.directory);
+  auto identity = net::Identity::open(storage);
+  if (!identity) return tl::unexpected(identity.error());
+  net::ZmqTransport::Config network;
+  network.network.listen = place.listen;
+  network.network.listen_is_default = place.listen == "tcp://0.0.0.0:29400";
+  auto transport = net::ZmqTransport::open(std::move(network), identity->key(), token.lobby_key, clock);
+  if (!transport) return tl::unexpected(transport.error());
+  auto http = metrics::HttpServer::start({.listen = place.http, .port_choice = metrics::PortChoice::or_another}, clock);
+  if (!http) return tl::unexpected(http.error());
+
+  WorkerFile file{::getpid(), identity->id().hex(), (*http)->address(), std::nullopt};
+  if (auto written = write_worker_file(place.directory, file); !written) return tl::unexpected(written.error());
+
+  trainer::Joiner::Config knocking;
+  for (const net::Seed& seed : token.seeds) {
+    if (seed.node != identity->id()) knocking.seeds.push_back({seed.node, seed.lobby});
+  }
+  const ByteView stored = identity->stored_chain();
+  NodeCredentials credentials(identity->key(), token.clone(), Bytes(stored.begin(), stored.end()), "", clock);
+  trainer::Worker::Self self{.id = identity->id(),
+                             .boot = identity->boot(),
+                             .name = place.name,
+                             .has_data = !place.data.empty(),
+                             .host = host_number(),
+                             .pid = ::getpid(),
+                             .http = (*http)->address()};
+  membership::Record first = trainer::Worker::first_record(self, **transport);
+  first.certificate = credentials.chain();
+  trainer::Joiner joiner(std::move(knocking), std::move(first), credentials, **transport, clock.now());
+  log_info("knocking at {} seeds of run {}", token.seeds.size(), token.grant.run.brief());
+  auto welcome = knock(joiner, **transport, signals, clock);
+  if (!welcome) return tl::unexpected(welcome.error());
+  if (auto kept = net::store_chain(storage, welcome->certificate); !kept) return tl::unexpected(kept.error());
+  auto config = read_run_spec(welcome->run_spec);
+  if (!config) return tl::unexpected(config.error());
+  log_info("admitted as {} for stage {} of run '{}'", welcome->name, welcome->stage, config->run.name);
+
+  net::ZmqTransport* wake = transport->get();
+  auto device = open_device(*config, place.data, run_threads(place.local_workers), clock, [wake] { wake->wake(); });
+  if (!device) return tl::unexpected(device.error());
+
+  const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
+  auto metrics_file = metrics::LineFile::open(files / "metrics.jsonl");
+  if (!metrics_file) return tl::unexpected(metrics_file.error());
+  auto events_file = metrics::LineFile::open(files / "events.jsonl");
+  if (!events_file) return tl::unexpected(events_file.error());
+  NodeReport report(report_config(*config, token, welcome->name), clock, std::move(*metrics_file), std::move(*events_file));
+  self.admission = std::move(*welcome);
+  Node node({*config, clock, **transport, credentials, report, http->get(), device->compute.get(), device->take_completions},
+            std::move(self), worker_config(*config, place.local_workers));
+  bool leaving = false;
+  while (node.turn(std::chrono::milliseconds(500))) {
+    if (signals.interrupts() > 1) return fail(ErrorCode::failed, "interrupted twice");
+    if (signals.interrupts() > 0 && !leaving) {
+      leaving = true;
+      node.tell(trainer::Worker::LeaveWished{});
+    }
+  }
+  node.flush();
+  file.exit_code = static_cast<int>(exit_code_for(node.worker().exit()->exit));
+  if (auto written = write_worker_file(place.directory, file); !written) log_warning("{}", written.error().message);
+  return *node.worker().exit();
+}
+
+ExitCode run_join(const Options& options) {
+  const Signals signals;
+  auto text = token_text(options.argument("TOKEN"));
+  if (!text) return complain(options, text.error());
+  const RealClock clock;
+  auto token = net::parse_token(*text, clock.unix_seconds());
+  if (!token) {
+    Error error = token.error();
+    if (error.code == ErrorCode::bad_input) error.code = ErrorCode::unauthenticated;
+    return complain(options, error);
+  }
+  const Place place = place_of(options, *token);
+  if (!net::is_valid_name(place.name)) {
+    options.err() << "starling join: --name '" << place.name << "': expected 1 to 32 of a-z, 0-9 and '-'\n";
+    return ExitCode::usage;
+  }
+  std::error_code failure;
+  std::filesystem::create_directories(place.directory, failure);
+  if (options.has("log-file")) {
+    if (auto opened = open_log({.file = place.directory / "log.txt"}); !opened) return complain(options, opened.error());
+  }
+  auto reason = live(place, std::move(*token), signals);
+  if (!reason) {
+    const ExitCode code = signals.interrupts() > 0 ? ExitCode::interrupted : launcher::exit_code_of(reason.error().code);
+    complain(options, reason.error());
+    if (auto file = read_worker_file(place.directory)) {
+      file->exit_code = static_cast<int>(code);
+      if (auto written = write_worker_file(place.directory, *file); !written) log_warning("{}", written.error().message);
+    }
+    return code;
+  }
+  log_info("exit: {}", reason->why);
+  options.err() << "starling join: " << reason->why << "\n";
+  return exit_code_for(reason->exit);
+}
+
+}  // namespace
+
+Command join_command() {
+  using Kind = Flag::Kind;
+  return {"join",
+          "join a run as a worker",
+          "TOKEN is the line that the run's owner gave you, or a file that holds it. Ctrl-C leaves politely, twice at once.\n"
+          "Whoever has the token can make a key of his own a member until the token expires: keep it to yourself.\n"
+          "Without --data the worker is given middle stages only, and never sees a line of the training text.",
+          {{"TOKEN", Argument::Presence::required, "the token, or a file with it"}},
+          {{"name", Kind::text, "NAME", "what others call this worker: a-z, 0-9, '-' (default: worker)"},
+           {"dir", Kind::text, "DIR", "where its key and log are kept (default: starling-<run>/<name>)"},
+           {"data", Kind::text, "DIR", "the folder that the run's data paths may resolve in"},
+           {"listen", Kind::text, "tcp://HOST:PORT", "where others reach it; three ports from here, 0: any free ones"},
+           {"http", Kind::text, "HOST:PORT", "metrics and status of this worker (default: 127.0.0.1:9464 or the next free)"},
+           {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
+           {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},
+           {"log-file", Kind::toggle, "", "log to DIR/log.txt instead of stderr"}},
+          run_join};
+}
+
+}  // namespace starling::launcher

@@ -1,0 +1,53 @@
+// The directory of a run: <output_dir>/<run.name>/, and what lies in it.
+//
+//   run.yaml        the resolved configuration with its hash       launch.json   {pid, http, run_id} of the launcher
+//   join.token      the line for volunteers, mode 0600             status.json   every 5 s and at the end
+//   metrics.jsonl, events.jsonl                                    workers/<name>/ of each local worker
+//   observer/       the observer's identity; owner.key and lobby.key: secrets, mode 0600
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "gossip/base/error.h"
+
+namespace starling::launcher {
+
+struct RunDirectory {
+  std::filesystem::path path;
+
+  std::filesystem::path run_yaml() const { return path / "run.yaml"; }
+  std::filesystem::path launch_json() const { return path / "launch.json"; }
+  std::filesystem::path token() const { return path / "join.token"; }
+  std::filesystem::path status_json() const { return path / "status.json"; }
+  std::filesystem::path metrics_jsonl() const { return path / "metrics.jsonl"; }
+  std::filesystem::path events_jsonl() const { return path / "events.jsonl"; }
+  std::filesystem::path observer() const { return path / "observer"; }
+  std::filesystem::path worker(const std::string& name) const { return path / "workers" / name; }
+};
+
+// {pid, http, run_id}: where the launcher of a run can be asked.
+struct LaunchFile {
+  std::int64_t pid = 0;
+  std::string http;
+  std::string run_id;
+};
+Status write_launch_file(const RunDirectory& run, const LaunchFile& file);
+Result<LaunchFile> read_launch_file(const RunDirectory& run);
+
+// workers/<name>/worker.json: {pid, id, http, exit_code}.
+struct WorkerFile {
+  std::int64_t pid = 0;
+  std::string id;
+  std::string http;
+  std::optional<int> exit_code;      // null while it runs
+};
+Status write_worker_file(const std::filesystem::path& directory, const WorkerFile& file);
+Result<WorkerFile> read_worker_file(const std::filesystem::path& directory);
+
+// The newest run below `runs`, by its launch.json. Errors: not_found.
+Result<RunDirectory> newest_run(const std::filesystem::path& runs);
+
+}  // namespace starling::launcher
