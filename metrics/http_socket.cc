@@ -144,6 +144,12 @@ ssize_t BoundedStream::read(char* out, std::size_t size) {
   return static_cast<ssize_t>(n);
 }
 
+ssize_t BoundedStream::give_up() {
+  // Nothing more is read either: who does not take an answer is not waited for.
+  budget_ = 0;
+  return -1;
+}
+
 ssize_t BoundedStream::write(const char* bytes, std::size_t size) {
   std::size_t done = 0;
   while (done < size) {
@@ -151,9 +157,9 @@ ssize_t BoundedStream::write(const char* bytes, std::size_t size) {
     if (n >= 0) {
       done += static_cast<std::size_t>(n);
     } else if (errno == EAGAIN) {
-      if (!wait(POLLOUT, connection_deadline_)) return -1;
+      if (!wait(POLLOUT, connection_deadline_)) return give_up();
     } else if (errno != EINTR) {
-      return -1;
+      return give_up();
     }
   }
   return static_cast<ssize_t>(size);

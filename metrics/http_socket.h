@@ -62,6 +62,7 @@ class BoundedStream final : public httplib::Stream {
  private:
   bool wait(short events, TimePoint deadline) const;
   bool fill();
+  ssize_t give_up();
 
   const int socket_;
   const int wake_;
