@@ -79,6 +79,7 @@ endif()
 # LibTorch, without its own find_package(Torch): that one demands a CUDA toolkit
 # as soon as the library was built with CUDA. Linking c10 and torch_cpu is enough
 # for a CPU; the CUDA part is loaded at run time where there is a GPU.
+set(STARLING_TORCH_VERSION "none")
 if(STARLING_WITH_TORCH)
   foreach(library c10 torch_cpu)
     if(NOT EXISTS "${STARLING_TORCH_DIR}/lib/lib${library}.so")
@@ -100,4 +101,20 @@ if(STARLING_WITH_TORCH)
     "SHELL:-idirafter ${STARLING_TORCH_DIR}/include"
     "SHELL:-idirafter ${STARLING_TORCH_DIR}/include/torch/csrc/api/include")
   target_link_libraries(starling_torch INTERFACE starling_torch_cpu starling_c10)
+
+  # Where the version is written moved in 2.9; the old place then includes the new.
+  foreach(header torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
+    set(header "${STARLING_TORCH_DIR}/include/${header}")
+    if(STARLING_TORCH_VERSION STREQUAL none AND EXISTS "${header}")
+      file(STRINGS "${header}" line REGEX "^ *\"[0-9]+\\.[0-9]+")
+      if(line MATCHES "\"([0-9]+\\.[0-9]+[^\"]*)\"")
+        set(STARLING_TORCH_VERSION "${CMAKE_MATCH_1}")
+      endif()
+    endif()
+  endforeach()
+  if(NOT STARLING_TORCH_VERSION VERSION_GREATER_EQUAL 2.7)
+    message(FATAL_ERROR
+      "LibTorch 2.7 or newer was expected in ${STARLING_TORCH_DIR}; found version '${STARLING_TORCH_VERSION}'. "
+      "Run launcher/setup.sh, or name another LibTorch with -DSTARLING_TORCH_DIR=....")
+  endif()
 endif()

@@ -53,7 +53,7 @@ NodeReport::NodeReport(Config config, const Clock& clock, std::optional<metrics:
                        std::optional<metrics::LineFile> events_file)
     : config_(std::move(config)), clock_(clock), metrics_(config_.run_id), metrics_file_(std::move(metrics_file)) {
   if (events_file) events_.emplace(std::move(*events_file), clock_, config_.name);
-  metrics_.build_info(version(), "", "").set(1);
+  metrics_.build_info(version(), commit(), torch_version()).set(1);
   metrics_.run_info(config_.model, config_.algorithm).set(1);
   last_line_at_ = clock_.unix_seconds();
 }
