@@ -516,6 +516,28 @@ TEST(BulkReceiver, TheMostUrgentIsPulledFirstAndEqualsTakeTurns) {
   EXPECT_EQ(order, (std::vector<std::uint64_t>{1, 1, 3, 3, 1, 2, 1, 2, 2, 2}));
 }
 
+TEST(BulkReceiver, HoweverOneEndsTheNextIsPulled) {
+  Bulk::Config config;
+  config.window_bytes = 2 * chunk;
+  const auto in = [](std::uint64_t counter) { return Incoming{.id = {them, 1, counter}, .buffer = buffer_of(chunk)}; };
+  for (const int end : {0, 1, 2}) {
+    Bulk bulk = receiver(config);
+    bulk.on(Bulk::OfferTaken{them, in(1).offer()}, start);
+    bulk.on(Bulk::OfferTaken{them, in(2).offer()}, start + 1ms);
+    EXPECT_TRUE(said<Pull>(bulk.on(Bulk::OfferTaken{them, in(3).offer()}, start)).empty());
+    std::vector<Pull> pulls;
+    if (end == 0) pulls = said<Pull>(bulk.on(in(1).chunk_at(0), start));
+    if (end == 1) pulls = said<Pull>(bulk.on(Bulk::OfferRefused{them, in(1).id, RefuseCode::stale}, start));
+    while (end == 2 && pulls.empty() && bulk.next_deadline() != never) {  // nothing ever comes
+      for (const auto& pull : said<Pull>(bulk.on(Bulk::Tick{}, bulk.next_deadline()))) {
+        if (pull.transfer.counter == 3) pulls.push_back(pull);
+      }
+    }
+    ASSERT_EQ(pulls.size(), 1u) << end;
+    EXPECT_EQ(pulls[0].transfer.counter, 3u);
+  }
+}
+
 // ---------------------------------------------------------------- peers and time
 
 TEST(BulkPeers, LevelsStayWithinTheTotalHoweverMany) {
