@@ -116,7 +116,7 @@ std::string hint_for_number(const YamlValue& value) {
   if (text.size() > 1 && text[0] == '0') return "; write it in decimal";
   std::string plain_digits;
   for (const char c : text) {
-    if (c != '_' && c != ',' && c != '\'') plain_digits += c;
+    if (c != '_' && c != '\'') plain_digits += c;
   }
   if (plain_digits.size() < text.size() && shape_of(plain_digits) != Shape::none) {
     return fmt::format("; write {}", shown(plain_digits));
