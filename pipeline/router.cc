@@ -37,11 +37,14 @@ Duration Router::expected(const NodeId& peer, const membership::Swarm& swarm, Ti
   return from_seconds(std::max(0.0, queue) + own / 3.0 + link);  // a forward is about a third of forward and backward
 }
 
-std::optional<Duration> Router::best_alternative(Stage stage, const membership::Swarm& swarm, TimePoint now) const {
+std::optional<Duration> Router::best_alternative(Stage stage, const membership::Swarm& swarm) const {
   std::optional<Duration> best;
   for (const NodeId& id : swarm.live_replicas(stage)) {
     if (id == config_.self) continue;
-    const Duration time = expected(id, swarm, now);
+    const membership::Peer& peer = *swarm.find(id);
+    const auto cost = costs_.find(id);
+    const double link = cost == costs_.end() ? 0.0 : cost->second.link_seconds;
+    const Duration time = from_seconds(peer.record.load_seconds + microbatch_seconds(peer) + link);
     if (!best || time < *best) best = time;
   }
   return best;

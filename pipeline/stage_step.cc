@@ -104,6 +104,12 @@ void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint
   jumped_ = true;
 }
 
+void StageStep::handle(const Stopped&, const membership::Swarm&, TimePoint, Actions& out) {
+  between_steps_ = true;
+  close_at_ = never;
+  drop_all(Drop::Why::stale, out);
+}
+
 void StageStep::handle(const LastStepSet& event, const membership::Swarm&, TimePoint, Actions& out) {
   config_.last_step = event.last_step;
   if (step_ > config_.last_step && !between_steps_ && !ended_) end_round(step_ - 1, out);

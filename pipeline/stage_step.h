@@ -103,6 +103,7 @@ class StageStep {
     Stage stage = 0;
     std::int64_t kept_bytes = 0;
   };
+  struct Stopped {};                         // the weights are about to be replaced: everything kept goes, until Adopted
   struct LastStepSet {
     Step last_step = 0;
   };
@@ -111,7 +112,7 @@ class StageStep {
   };
   struct Tick {};
   using Event = std::variant<Offered, Arrived, ArrivalFailed, Started, HereAlready, Computed, Freed, OriginatorGone, ShareStarted,
-                             SwarmChanged, RoundFinished, Adopted, LastStepSet, WokeLate, Tick>;
+                             SwarmChanged, RoundFinished, Adopted, Stopped, LastStepSet, WokeLate, Tick>;
 
   // ---- what to do
   struct Take {
@@ -178,7 +179,7 @@ class StageStep {
   std::optional<Duration> tau() const { return tau_; }
   Round round() const { return (step_ - 1) / config_.local_steps + 1; }
   Step last_step() const { return config_.last_step; }
-  // Between EndRound and RoundFinished, or copying: no training work of a later step runs.
+  // Between EndRound and RoundFinished, or before Adopted: no training work of a later step runs, no step closes.
   bool between_steps() const { return between_steps_; }
   bool ended() const { return ended_; }
   Step done_half(const membership::Swarm& swarm) const;
@@ -238,6 +239,7 @@ class StageStep {
   void handle(const ShareStarted& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const RoundFinished& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Adopted& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
+  void handle(const Stopped& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const LastStepSet& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const WokeLate& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const SwarmChanged&, const membership::Swarm&, TimePoint, Actions&) {}
@@ -265,7 +267,7 @@ class StageStep {
   std::optional<Duration> tau_;
   TimePoint close_at_ = never;               // the deadline, once D_half >= k
   Step share_started_ = 0;
-  bool between_steps_ = false;
+  bool between_steps_ = true;
   bool ended_ = false;
   std::int64_t body_tokens_ = 0;
   std::int64_t head_tokens_ = 0;

@@ -11,33 +11,96 @@ namespace {
 
 using namespace std::chrono_literals;
 
+Step reached(const SimWorld& world) {
+  Step most = 0;
+  for (const auto& node : world.nodes()) {
+    if (!node->steps.empty()) most = std::max(most, node->steps.back().step);
+  }
+  return most;
+}
+
+// Everybody who was not killed or stopped for good has ended with "finished", after the last step.
 void expect_good_end(const SimWorld& world, Step max_steps) {
   for (const std::string& violation : world.violations()) ADD_FAILURE() << violation;
   for (const auto& node : world.nodes()) {
     if (!node->exit) continue;
-    EXPECT_EQ(static_cast<int>(node->exit->exit), static_cast<int>(Worker::Exit::finished)) << node->name << ": " << node->exit->why;
+    EXPECT_EQ(static_cast<int>(node->exit->exit), static_cast<int>(Worker::Exit::finished))
+        << node->name << ": " << node->exit->why;
   }
-  Step reached = 0;
-  for (const auto& node : world.nodes()) {
-    if (!node->steps.empty()) reached = std::max(reached, node->steps.back().step);
-  }
-  EXPECT_EQ(reached, max_steps);
+  EXPECT_EQ(reached(world), max_steps);
+}
+
+std::string summary(const SimWorld& world) {
+  const WorkerCounters totals = world.totals();
+  std::ostringstream out;
+  out << "t " << seconds(world.now().time_since_epoch()) << " completed " << totals.completed << " with skips "
+      << totals.completed_with_skips << " dropped " << totals.dropped << " rerouted " << totals.rerouted << " averaged "
+      << totals.rounds_averaged << " solo " << totals.rounds_solo << " odd " << totals.rounds_solo_odd << " takeovers "
+      << totals.takeovers << " copies " << totals.copies << " events " << world.events();
+  return out.str();
+}
+
+// STARLING_SIM_LOG=1 prints the whole history of one run; STARLING_SIM_SEED=n replays one seed.
+void add_log(SimWorld::Config& config) {
+  if (std::getenv("STARLING_SIM_LOG") != nullptr) config.log = [](const std::string& line) { std::cerr << line << "\n"; };
+}
+
+std::vector<std::uint64_t> seeds(std::uint64_t count) {
+  if (const char* one = std::getenv("STARLING_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
+  std::vector<std::uint64_t> out;
+  for (std::uint64_t seed = 1; seed <= count; ++seed) out.push_back(seed);
+  return out;
 }
 
 TEST(Swarm, AHealthyRunEndsEverywhereWithoutASkip) {
-  SimWorld::Config config = swarm_config(1, 4, 2, 40);
-  if (std::getenv("STARLING_SIM_LOG") != nullptr) config.log = [](const std::string& line) { std::cerr << line << "\n"; };
-  SimWorld world(config);
-  EXPECT_TRUE(world.run_to_end(TimePoint{} + 600s));
-  expect_good_end(world, 40);
-  const WorkerCounters totals = world.totals();
-  std::cout << "t " << seconds(world.now().time_since_epoch()) << " completed " << totals.completed << " skips "
-            << totals.completed_with_skips << " dropped " << totals.dropped << " rerouted " << totals.rerouted
-            << " averaged " << totals.rounds_averaged << " solo " << totals.rounds_solo << " odd " << totals.rounds_solo_odd
-            << " events " << world.events() << "\n";
-  EXPECT_EQ(totals.completed_with_skips, 0);
-  EXPECT_EQ(totals.dropped, 0);
-  EXPECT_EQ(totals.rounds_solo, 0);
+  for (const std::uint64_t seed : seeds(5)) {
+    SimWorld::Config config = swarm_config(seed, 4, 2, 40);
+    add_log(config);
+    SimWorld world(config);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 600s)) << "seed " << seed;
+    expect_good_end(world, 40);
+    const WorkerCounters totals = world.totals();
+    EXPECT_EQ(totals.completed_with_skips, 0) << "seed " << seed << ": " << summary(world);
+    EXPECT_EQ(totals.dropped, 0) << "seed " << seed;
+    EXPECT_EQ(totals.rounds_solo, 0) << "seed " << seed << ": " << summary(world);
+    EXPECT_LT(totals.rerouted, totals.completed / 100) << "seed " << seed << ": " << summary(world);
+  }
+}
+
+TEST(Swarm, TheSameSeedGivesTheSameHistory) {
+  const auto history = [](std::uint64_t seed) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 20);
+    config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 20s);
+    SimWorld world(config);
+    world.run_to_end(TimePoint{} + 300s);
+    return std::pair(world.log_hash(), world.events());
+  };
+  EXPECT_EQ(history(7), history(7));
+  EXPECT_NE(history(7), history(8));
+}
+
+TEST(Swarm, HalfOfTheWorkersDieAtOnceAndTheRunReachesItsEnd) {
+  for (const std::uint64_t seed : seeds(10)) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
+    config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 40s);
+    add_log(config);
+    SimWorld world(config);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world);
+    expect_good_end(world, 60);
+    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
+  }
+}
+
+TEST(Swarm, HalfOfTheWorkersStopAtOnceAndTheRunReachesItsEnd) {
+  for (const std::uint64_t seed : seeds(10)) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
+    config.faults = sim::half_paused(seed, config.workers, TimePoint{} + 40s, 60s);
+    add_log(config);
+    SimWorld world(config);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world);
+    expect_good_end(world, 60);
+    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
+  }
 }
 
 }  // namespace

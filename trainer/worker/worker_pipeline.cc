@@ -299,7 +299,7 @@ void Worker::answer(const NodeId& from, const net::Ask& ask) {
     case Where::ready:
     case Where::computing: {
       reply.eta = stage_step_->eta(ask.direction, ask.microbatch.step, now_);
-      const auto other = router_.best_alternative(stage_, swarm(), now_);
+      const auto other = router_.best_alternative(stage_, swarm());
       const bool late = other && reply.eta > *other * 2;
       if (late && where == Where::ready && ask.direction == Direction::forward && !is_originator()) {
         reply.state = State::given_back;

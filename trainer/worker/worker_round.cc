@@ -329,7 +329,7 @@ void Worker::draw_weights(Stage stage) {
 void Worker::drop_everything() {
   life_ = Life::loading;
   if (exchange_.busy()) feed(Exchange::Cancelled{});
-  feed(StageStep::OriginatorGone{self_.id});
+  feed(StageStep::Stopped{});
   feed(Originator::StoppedAll{});
   loss_sum_ = 0.0;
   loss_tokens_ = 0;
