@@ -60,8 +60,8 @@ Result<Answer> ask_run(const RunDirectory& run) {
   auto last = parsed(std::string(as_text(*bytes)));
   if (!last || last->status.state == metrics::RunState::finished) return last;
   const auto written = std::filesystem::last_write_time(run.status_json(), failure);
-  const auto age = std::chrono::duration_cast<std::chrono::seconds>(std::filesystem::file_time_type::clock::now() - written);
-  last->note = fmt::format("stale since {} s", age.count());
+  const std::chrono::duration<double> written_unix = std::chrono::file_clock::to_sys(written).time_since_epoch();
+  last->note = fmt::format("stale since {:.0f} s", RealClock().unix_seconds() - written_unix.count());
   return last;
 }
 
