@@ -111,10 +111,12 @@ void InFlight::refused(Entries::iterator it, const RefuseCame& event, std::vecto
     case RefuseCode::starting:
     case RefuseCode::wrong_stage:
     case RefuseCode::malformed:
+      if (it->second.ends_here) break;  // nobody else can take it
       reroute(it, SkipReason::timeout, out);
       return;
     case RefuseCode::unknown:
       // Backward only: the graph there is gone, its gradient goes around it.
+      if (it->second.ends_here) break;
       reroute(it, SkipReason::dead, out);
       return;
     case RefuseCode::duplicate:

@@ -37,14 +37,16 @@ Duration Router::expected(const NodeId& peer, const membership::Swarm& swarm, Ti
   return from_seconds(std::max(0.0, queue) + own / 3.0 + link);  // a forward is about a third of forward and backward
 }
 
-std::optional<Duration> Router::best_alternative(Stage stage, const membership::Swarm& swarm) const {
+std::optional<Duration> Router::best_alternative(Stage stage, const membership::Swarm& swarm, std::size_t queued) const {
   std::optional<Duration> best;
   for (const NodeId& id : swarm.live_replicas(stage)) {
     if (id == config_.self) continue;
     const membership::Peer& peer = *swarm.find(id);
     const auto cost = costs_.find(id);
     const double link = cost == costs_.end() ? 0.0 : cost->second.link_seconds;
-    const Duration time = from_seconds(peer.record.load_seconds + microbatch_seconds(peer) + link);
+    const double own = microbatch_seconds(peer);
+    const double queue = std::max(peer.record.load_seconds, own * static_cast<double>(queued));
+    const Duration time = from_seconds(queue + own + link);
     if (!best || time < *best) best = time;
   }
   return best;

@@ -41,9 +41,9 @@ class Router {
   std::vector<Hop> plan(const MicrobatchId& id, const membership::Swarm& swarm, TimePoint now);
   // A replica of this stage for a microbatch, none of `tried`, unless nobody else lives: then nothing.
   std::optional<NodeId> choose(Stage stage, const membership::Swarm& swarm, const std::set<NodeId>& tried, TimePoint now);
-  // Least completion time over the live replicas of `stage` but self, if each keeps the load that it last reported: in a
-  // running swarm new work takes the place of what was done since. Nothing when there is none.
-  std::optional<Duration> best_alternative(Stage stage, const membership::Swarm& swarm) const;
+  // Least completion time over the live replicas of `stage` but self, were `queued` microbatches waiting there as they do
+  // here: routing gives equals equal queues, and reports are too old to say better. Nothing when there is none.
+  std::optional<Duration> best_alternative(Stage stage, const membership::Swarm& swarm, std::size_t queued) const;
 
   // What this node learns as it sends.
   void sent(const NodeId& peer, const membership::Swarm& swarm);

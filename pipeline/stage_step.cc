@@ -58,8 +58,10 @@ void StageStep::handle(const Started& event, const membership::Swarm&, TimePoint
 
 void StageStep::handle(const HereAlready& event, const membership::Swarm&, TimePoint, Actions& out) {
   const auto it = kept_.find(event.microbatch);
-  if (it == kept_.end() || it->second.phase != Phase::open) return;
-  make_ready(it->second, event.direction == Direction::forward ? Work::loss : Work::backward);
+  const bool forward = event.direction == Direction::forward;
+  // Anything else: it came home on another branch meanwhile.
+  if (it == kept_.end() || it->second.phase != Phase::open || it->second.work != (forward ? Work::begin : Work::loss)) return;
+  make_ready(it->second, forward ? Work::loss : Work::backward);
   out.emplace_back(Run{});
 }
 

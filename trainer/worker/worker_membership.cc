@@ -69,6 +69,7 @@ void Worker::carry_out(const View::PeerChanged& action) {
     }
     feed(Bulk::PeerUp{action.peer});
   }
+  if (peer->record.stage != 0) feed(StageStep::OriginatorGone{action.peer});
   enqueue(exchange_.compare_outcomes(peer->record));
   swarm_changed();
 }

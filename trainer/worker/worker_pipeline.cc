@@ -92,6 +92,8 @@ void Worker::carry_out(const Bulk::Delivered& action) {
     const bool backward = header->direction == Direction::backward;
     counters_.received_bytes[backward ? WorkerCounters::gradient : WorkerCounters::activation] += size;
     if (stage_step_->keeps(header->id)) {
+      // It is home, or on its way back: whatever was sent forward from here has long been passed on.
+      if (backward || header->id.originator == self_.id) drop_output(Key{header->id, Direction::forward});
       inputs_[header->id] = action.buffer;
       upstream_[Key{header->id, header->direction}] = action.from;
       if (header->id.originator != self_.id) began_[header->id] = now_ - header->age;
@@ -145,6 +147,11 @@ Duration Worker::age_of(const Header& header) const {
   return it == began_.end() ? header.age : now_ - it->second;
 }
 
+bool Worker::originates(const NodeId& peer) const {
+  const membership::Peer* known = swarm().find(peer);
+  return known != nullptr && swarm().is_live(peer) && known->record.stage == 0;
+}
+
 // The whole way of a microbatch that begins here.
 void Worker::plan_path(Header& header) {
   header.ahead = router_.plan(header.id, swarm(), now_);
@@ -180,7 +187,7 @@ void Worker::route_forward(Header header, Buffer output, const std::set<NodeId>&
     return;
   }
   const NodeId home = header.id.originator;
-  if (!never_skip && !swarm().is_live(home)) return free_microbatch(header.id);
+  if (!never_skip && !originates(home)) return free_microbatch(header.id);
   send_microbatch(home, std::move(header), std::move(output));
 }
 
@@ -210,7 +217,7 @@ void Worker::route_backward(Header header, Buffer gradient, const std::set<NodeI
     return;
   }
   const NodeId home = header.id.originator;
-  if (!never_skip && !swarm().is_live(home)) return free_microbatch(header.id);
+  if (!never_skip && !originates(home)) return free_microbatch(header.id);
   send_microbatch(home, std::move(header), std::move(gradient));
 }
 
@@ -274,9 +281,12 @@ void Worker::carry_out(const InFlight::FreeGraph& action) {
   if (it == outputs_.end()) return;
   const bool went_home = it->second.header.stage == 0;
   outputs_.erase(it);
-  // Home on another branch: its originator abandons those who need not wait. Ours: it watches by itself.
   const bool own = action.key.microbatch.originator == self_.id;
-  if (action.key.direction == Direction::forward && !went_home && !own) free_microbatch(action.key.microbatch);
+  if (own) return;  // its originator watches by itself
+  // Home on another branch: its originator abandons those who need not wait. It is no originator any more: nobody does.
+  const bool nobody_waits = action.code == net::RefuseCode::wrong_stage || action.code == net::RefuseCode::starting;
+  const bool forward = action.key.direction == Direction::forward;
+  if (went_home ? nobody_waits : forward) free_microbatch(action.key.microbatch);
 }
 
 void Worker::carry_out(const InFlight::TimedOut& action) { router_.timed_out(action.peer, swarm(), now_); }
@@ -299,7 +309,7 @@ void Worker::answer(const NodeId& from, const net::Ask& ask) {
     case Where::ready:
     case Where::computing: {
       reply.eta = stage_step_->eta(ask.direction, ask.microbatch.step, now_);
-      const auto other = router_.best_alternative(stage_, swarm());
+      const auto other = router_.best_alternative(stage_, swarm(), stage_step_->kept());
       const bool late = other && reply.eta > *other * 2;
       if (late && where == Where::ready && ask.direction == Direction::forward && !is_originator()) {
         reply.state = State::given_back;
