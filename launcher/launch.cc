@@ -25,8 +25,6 @@ constexpr std::int64_t delegate_seconds = 90LL * 24 * 3600;
 constexpr Duration status_interval = std::chrono::seconds(5);
 constexpr Duration wait_for_workers = std::chrono::seconds(20);
 constexpr Duration say_waiting_interval = std::chrono::seconds(5);
-constexpr std::string_view default_listen = "tcp://0.0.0.0:29400";
-constexpr std::string_view default_http = "127.0.0.1:9464";
 
 ExitCode complain(const Options& options, const Error& error) {
   options.err() << "starling launch: " << error.message << "\n";
@@ -230,13 +228,11 @@ Result<ExitCode> Launch::run() {
 
   net::ZmqTransport::Config network;
   network.network = config_.network;
-  network.network.listen_is_default = config_.network.listen == default_listen;
   auto transport = net::ZmqTransport::open(std::move(network), identity->key(), founded->lobby_key, clock_);
   if (!transport) return tl::unexpected(transport.error());
-  const bool default_port = config_.http.listen == default_http;
   auto http = metrics::HttpServer::start(
       {.listen = config_.http.listen,
-       .port_choice = default_port ? metrics::PortChoice::or_another : metrics::PortChoice::fixed},
+       .port_choice = config_.http.listen_is_default ? metrics::PortChoice::or_another : metrics::PortChoice::fixed},
       clock_);
   if (!http) return tl::unexpected(http.error());
 
