@@ -6,13 +6,13 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "gossip/base/host_port.h"
 #include "metrics/http_socket.h"
+#include "tests/metrics/tools.h"
 
 namespace starling::metrics {
 namespace {
@@ -38,7 +38,7 @@ Json ask(int port, const std::string& path, const httplib::Params& parameters) {
 
 }  // namespace
 
-bool PrometheusProcess::is_installed() { return std::system("command -v prometheus > /dev/null") == 0; }
+bool PrometheusProcess::is_installed() { return !find_tool("prometheus").empty(); }
 
 Result<std::unique_ptr<PrometheusProcess>> PrometheusProcess::start(const std::filesystem::path& directory,
                                                                     const std::string& discovery_url) {
@@ -50,7 +50,7 @@ Result<std::unique_ptr<PrometheusProcess>> PrometheusProcess::start(const std::f
                            "  - job_name: starling\n"
                            "    http_sd_configs: [{url: \""
                         << discovery_url << "\", refresh_interval: 1s}]\n";
-  const std::vector<std::string> words = {"prometheus", "--config.file=" + config.string(),
+  const std::vector<std::string> words = {find_tool("prometheus"), "--config.file=" + config.string(),
                                           "--storage.tsdb.path=" + (directory / "data").string(),
                                           "--web.listen-address=127.0.0.1:" + std::to_string(*port)};
   std::vector<char*> arguments;

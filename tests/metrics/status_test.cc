@@ -145,15 +145,15 @@ TEST(RunStatus, SaysWhichKeyIsWrong) {
 
 TEST(RunStatus, SurvivesHostileInput) {
   EXPECT_EQ(parse_run_status(std::string(max_status_bytes + 1, ' ')).error().code, ErrorCode::limit);
-  EXPECT_FALSE(parse_run_status(std::string(100000, '[')));
+  EXPECT_FALSE(parse_run_status(std::string(20000, '[')));
   std::string nested = "{\"run_id\":";
-  for (int i = 0; i < 30000; ++i) nested += "{\"a\":";
+  for (int i = 0; i < 20000; ++i) nested += "{\"a\":";
   EXPECT_FALSE(parse_run_status(nested));
-  EXPECT_FALSE(parse_run_status(std::string(100000, '[') + std::string(100000, ']')));
-  EXPECT_FALSE(parse_run_status("{\"run_id\":" + std::string(100000, '[') + std::string(100000, ']') + "}"));
+  EXPECT_FALSE(parse_run_status(std::string(20000, '[') + std::string(20000, ']')));
+  EXPECT_FALSE(parse_run_status("{\"run_id\":" + std::string(20000, '[') + std::string(20000, ']') + "}"));
   EXPECT_FALSE(parse_run_status("{\"run_id\":\"\xff\xff\"}"));
   std::string many_keys = "{";
-  for (int i = 0; i < 50000; ++i) many_keys += "\"k" + std::to_string(i) + "\":0,";
+  for (int i = 0; i < 10000; ++i) many_keys += "\"k" + std::to_string(i) + "\":0,";
   EXPECT_FALSE(parse_run_status(many_keys + "\"z\":0}"));
   std::string many_workers = replaced(to_json(small_run()), "\"workers\":[", "\"workers\":[0");
   std::string zeros;
