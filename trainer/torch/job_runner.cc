@@ -1,0 +1,203 @@
+#include "trainer/torch/job_runner.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "gossip/base/error.h"
+#include "gossip/base/log.h"
+#include "trainer/torch/activation_codec.h"
+#include "trainer/torch/init.h"
+#include "trainer/torch/stage.h"
+#include "trainer/worker/slow_weights.h"
+
+namespace starling::trainer {
+
+struct JobRunner::State {
+  LearnerConfig config;
+  std::shared_ptr<const Source> source;
+  std::optional<StageModel> model;
+  std::optional<SlowWeights> slow;
+
+  BatchShape batch() const {
+    return {.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
+  }
+  Result<at::Tensor> decode(const Buffer& buffer) const {
+    return decode_activation(*buffer, config.activation_encoding, model->rows(), model->hidden());
+  }
+  Buffer encode(const at::Tensor& values) const { return encode_activation(values, config.activation_encoding); }
+  // What was made but cannot be sent is not kept either.
+  ActivationMade activation(const MicrobatchId& id, const at::Tensor& output) {
+    Buffer buffer = encode(output);
+    if (buffer == nullptr) model->drop(id);
+    return {.microbatch = id, .output = std::move(buffer)};
+  }
+
+  JobResult run(const Begin& job) {
+    if (source == nullptr) {
+      log_error("a microbatch was to begin here, but this worker has no data");
+      return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
+    }
+    const MicrobatchId& id = job.microbatch;
+    const TokenBatch tokens = job.pass == Pass::train ? source->sample(config.seed, job.slot, id.step, id.index)
+                                                      : source->validation(id.index & ~eval_index_bit);
+    return activation(id, model->begin(id, tokens, job.pass));
+  }
+
+  JobResult run(const Forward& job) {
+    const Result<at::Tensor> input = decode(job.input);
+    if (!input) {
+      model->drop(job.microbatch);
+      return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
+    }
+    return activation(job.microbatch, model->forward(job.microbatch, *input, job.pass));
+  }
+
+  JobResult run(const Loss& job) {
+    LossMade out{.microbatch = job.microbatch, .loss_sum = 0.0, .tokens = 0, .gradient = nullptr, .finite = false};
+    at::Tensor input;
+    if (job.input != nullptr) {
+      Result<at::Tensor> decoded = decode(job.input);
+      if (!decoded) {
+        model->drop(job.microbatch);
+        return out;
+      }
+      input = std::move(*decoded);
+    }
+    const StageModel::LossResult made = model->loss(job.microbatch, input);
+    if (!made.finite) return out;
+    out.loss_sum = made.sum;
+    out.tokens = model->rows();
+    out.finite = true;
+    if (made.gradient.defined()) out.gradient = encode(made.gradient);
+    return out;
+  }
+
+  JobResult run(const Backward& job) {
+    GradientMade out{.microbatch = job.microbatch, .output = nullptr, .tokens = 0, .finite = false};
+    at::Tensor gradient;
+    if (job.gradient != nullptr) {
+      Result<at::Tensor> decoded = decode(job.gradient);
+      if (!decoded) {
+        model->drop(job.microbatch);
+        return out;
+      }
+      gradient = std::move(*decoded);
+    }
+    const StageModel::BackwardResult made = model->backward(job.microbatch, std::move(gradient));
+    if (!made.kept) return out;
+    out.tokens = model->rows();
+    out.finite = true;
+    if (made.gradient.defined()) out.output = encode(made.gradient);
+    return out;
+  }
+
+  JobResult run(const DropKept& job) {
+    model->drop(job.microbatch);
+    return Done{};
+  }
+  JobResult run(const OptimizerStep& job) { return model->step(job); }
+  JobResult run(const Snapshot& job) { return StateMade{.bytes = slow->snapshot(model->theta(), job.encoding)}; }
+
+  JobResult run(const OuterStep& job) {
+    OuterStepped out = slow->outer_step(model->theta(), job);
+    model->set_theta(slow->phi());
+    return out;
+  }
+
+  JobResult run(const Encode& job) {
+    const std::span<const float> part = job.part == StatePart::phi      ? slow->phi()
+                                        : job.part == StatePart::adam_m ? model->adam_m()
+                                                                        : model->adam_v();
+    return StateMade{.bytes = encode_values(part, job.encoding)};
+  }
+
+  JobResult run(const Load& job) {
+    const auto stage = static_cast<std::size_t>(job.stage);
+    STARLING_CHECK(job.stage >= 0 && stage < config.cut.size(), "a stage outside of the cut");
+    const std::int64_t count = parameter_count(config.model, config.cut[stage], job.stage);
+    Loaded out{.stage = job.stage, .error = std::nullopt};
+    const auto read = [&](const char* name, const EncodedPart& part) -> std::vector<float> {
+      Result<std::vector<float>> values = decode_part(part, count);
+      if (values) return std::move(*values);
+      out.error = fmt::format("{}: {}", name, values.error().message);
+      return {};
+    };
+    std::vector<float> phi;
+    AdamState adam{.m = {}, .v = {}, .steps = job.adam_steps};
+    if (job.phi) phi = read("phi", *job.phi);
+    if (!out.error && job.adam_m) adam.m = read("adam_m", *job.adam_m);
+    if (!out.error && job.adam_v) adam.v = read("adam_v", *job.adam_v);
+    if (out.error) return out;
+    if (!job.phi) phi = draw_parameters(config.model, config.cut[stage], job.stage, config.seed);
+    become(job.stage, std::move(phi), adam);
+    return out;
+  }
+
+  JobResult run(const LoadFromNeighbours& job) {
+    Result<std::vector<float>> phi = average_of_neighbours(config.model, config.cut, job);
+    if (!phi) return Loaded{.stage = job.stage, .error = phi.error().message};
+    become(job.stage, std::move(*phi), {});
+    return Loaded{.stage = job.stage, .error = std::nullopt};
+  }
+
+  void become(Stage stage, std::vector<float> phi, const AdamState& adam) {
+    model.emplace(StageConfig{.model = config.model,
+                              .layers = config.cut[static_cast<std::size_t>(stage)],
+                              .stage = stage,
+                              .batch = batch(),
+                              .optimizer = config.optimizer,
+                              .max_grad_norm = config.training.max_grad_norm},
+                  phi, adam);
+    slow.emplace(std::move(phi));
+  }
+};
+
+ComputeSizes compute_sizes(const LearnerConfig& config) {
+  const BatchShape batch{.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
+  const std::int64_t values = batch.sequences * batch.seq_len * config.model.hidden_size;
+  ComputeSizes sizes;
+  sizes.activation_bytes = static_cast<std::int64_t>(encoded_bytes(values, config.activation_encoding));
+  for (std::size_t i = 0; i < config.cut.size(); ++i) {
+    const StageLayers& layers = config.cut[i];
+    sizes.parameters.push_back(parameter_count(config.model, layers, static_cast<Stage>(i)));
+    std::int64_t kept = (layers.last - layers.first) * block_saved_bytes(config.model, batch);
+    // An originator also keeps what came out of its own blocks, the inputs and the targets.
+    const auto word = static_cast<std::int64_t>(sizeof(float));
+    if (i == 0) kept += (values + 2 * batch.sequences * batch.seq_len) * word;
+    sizes.kept_bytes.push_back(kept);
+  }
+  return sizes;
+}
+
+JobRunner::JobRunner(LearnerConfig config, std::shared_ptr<const Source> source)
+    : state_(std::make_unique<State>(State{std::move(config), std::move(source), std::nullopt, std::nullopt})) {}
+
+JobRunner::~JobRunner() = default;
+
+void JobRunner::adopt_thread() {
+  at::set_num_threads(state_->config.threads);
+  // Numbers below 1e-38 count as zero: moments of weights that get no gradient decay into that range, where arithmetic is
+  // some fifty times slower.
+  at::globalContext().setFlushDenormal(true);
+}
+
+JobResult JobRunner::run(const Job& job) {
+  try {
+    const c10::InferenceMode no_autograd;
+    STARLING_CHECK(state_->model.has_value() || std::holds_alternative<Load>(job) ||
+                       std::holds_alternative<LoadFromNeighbours>(job),
+                   "the first job loads a stage");
+    return std::visit([this](const auto& which) { return state_->run(which); }, job);
+  } catch (const std::exception& error) {
+    log_error("the device failed: {}", error.what());
+    STARLING_CHECK(false, "a job that the device cannot carry out");
+  }
+}
+
+}  // namespace starling::trainer

@@ -1,0 +1,321 @@
+#include "trainer/torch/kernels.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+
+#include "trainer/torch/blas.h"
+#include "trainer/torch/clones.h"
+
+#define STARLING_INLINE [[gnu::always_inline]] inline
+
+namespace starling::trainer::kernels {
+namespace {
+
+// Sums and maxima run in this many independent lanes: the order of additions is then the same whatever the width of the
+// machine's registers, and the compiler may use them.
+constexpr std::int64_t lanes = 16;
+constexpr float far_below = -1.0e30F;  // exp of it is 0, and it is finite
+
+// exp to 2 units in the last place, 0 below -87. Range reduction by ln 2 in two parts, then a polynomial of degree 6
+// (the Taylor terms, enough on [-ln 2 / 2, ln 2 / 2]).
+STARLING_INLINE float exponential(float x) {
+  constexpr float log2_e = 1.44269504088896341F;
+  constexpr float ln2_high = 0.693359375F;
+  constexpr float ln2_low = -2.12194440e-4F;
+  constexpr float round_up = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
+  const float bounded = std::min(std::max(x, -87.0F), 88.0F);
+  const float shifted = bounded * log2_e + round_up;
+  const float n = shifted - round_up;
+  const float r = (bounded - n * ln2_high) - n * ln2_low;
+  float p = 1.0F / 720.0F;
+  p = p * r + 1.0F / 120.0F;
+  p = p * r + 1.0F / 24.0F;
+  p = p * r + 1.0F / 6.0F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const std::int32_t exponent = (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(round_up)) + 127;
+  const float power = std::bit_cast<float>(exponent << 23);
+  return x < -87.0F ? 0.0F : p * power;
+}
+
+STARLING_INLINE float fold_sum(float (&part)[lanes]) {
+  for (std::int64_t half = lanes / 2; half > 0; half /= 2) {
+    for (std::int64_t l = 0; l < half; ++l) part[l] += part[l + half];
+  }
+  return part[0];
+}
+
+STARLING_INLINE float sum_of_squares(const float* x, std::int64_t count) {
+  float part[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) part[l] += x[i + l] * x[i + l];
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) part[l] += x[i] * x[i];
+  return fold_sum(part);
+}
+
+STARLING_INLINE float dot(const float* a, const float* b, std::int64_t count) {
+  float part[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) part[l] += a[i + l] * b[i + l];
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) part[l] += a[i] * b[i];
+  return fold_sum(part);
+}
+
+STARLING_INLINE float maximum(const float* x, std::int64_t count) {
+  float part[lanes];
+  for (std::int64_t l = 0; l < lanes; ++l) part[l] = far_below;
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) part[l] = std::max(part[l], x[i + l]);
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) part[l] = std::max(part[l], x[i]);
+  float out = part[0];
+  for (std::int64_t l = 1; l < lanes; ++l) out = std::max(out, part[l]);
+  return out;
+}
+
+// x[i] = exp(x[i] - shift); returns the sum.
+STARLING_INLINE float exponentials(const float* x, std::int64_t count, float shift, float* out) {
+  float part[lanes] = {};
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const float e = exponential(x[i + l] - shift);
+      out[i + l] = e;
+      part[l] += e;
+    }
+  }
+  for (std::int64_t l = 0; i < count; ++i, ++l) {
+    out[i] = exponential(x[i] - shift);
+    part[l] += out[i];
+  }
+  return fold_sum(part);
+}
+
+STARLING_INLINE float sigmoid(float x) { return 1.0F / (1.0F + exponential(-x)); }
+
+// The columns of one head in a row of qkv.
+struct HeadColumns {
+  std::int64_t query;
+  std::int64_t key;
+  std::int64_t value;
+};
+HeadColumns columns_of(const Attention& shape, std::int64_t head, std::int64_t kv_head) {
+  return {head * shape.head_dim, (shape.heads + kv_head) * shape.head_dim,
+          (shape.heads + shape.kv_heads + kv_head) * shape.head_dim};
+}
+
+}  // namespace
+
+void embed(const float* weight, const std::int32_t* ids, std::int64_t rows, std::int64_t width, float* out) {
+  for (std::int64_t row = 0; row < rows; ++row) std::copy_n(weight + ids[row] * width, width, out + row * width);
+}
+
+STARLING_CLONES void embed_backward(const float* dout, const std::int32_t* ids, std::int64_t rows, std::int64_t width,
+                                    float* dweight) {
+  for (std::int64_t row = 0; row < rows; ++row, dout += width) {
+    float* const to = dweight + ids[row] * width;
+    for (std::int64_t i = 0; i < width; ++i) to[i] += dout[i];
+  }
+}
+
+STARLING_CLONES void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps,
+                              float* y, float* rstd) {
+  for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
+    const float mean = sum_of_squares(x, width) / static_cast<float>(width);
+    const float r = 1.0F / std::sqrt(mean + eps);
+    rstd[row] = r;
+    for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * r * weight[i];
+  }
+}
+
+STARLING_CLONES void rms_norm_backward(const float* x, const float* weight, const float* rstd, std::int64_t rows,
+                                       std::int64_t width, float* dy_y, float* dx, float* dweight) {
+  // With n = x rstd and g = dy weight: dx = rstd (g - n mean(g n)), dweight = dy n.
+  for (std::int64_t row = 0; row < rows; ++row, x += width, dy_y += width, dx += width) {
+    const float r = rstd[row];
+    float part[lanes] = {};
+    std::int64_t i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      for (std::int64_t l = 0; l < lanes; ++l) part[l] += dy_y[i + l] * weight[i + l] * x[i + l];
+    }
+    for (std::int64_t l = 0; i < width; ++i, ++l) part[l] += dy_y[i] * weight[i] * x[i];
+    const float mean = fold_sum(part) * r / static_cast<float>(width);
+    for (i = 0; i < width; ++i) {
+      const float n = x[i] * r;
+      const float dy = dy_y[i];
+      dx[i] += r * (dy * weight[i] - n * mean);
+      dweight[i] += dy * n;
+      dy_y[i] = n * weight[i];
+    }
+  }
+}
+
+STARLING_CLONES void rotate(float* x, std::int64_t first_row, std::int64_t rows, const Rotary& rotary,
+                            Rotation rotation) {
+  const std::int64_t half = rotary.head_dim / 2;
+  const float sign = rotation == Rotation::forward ? 1.0F : -1.0F;
+  for (std::int64_t row = first_row; row < first_row + rows; ++row) {
+    const float* const cosine = rotary.cosine + (row % rotary.positions) * half;
+    const float* const sine = rotary.sine + (row % rotary.positions) * half;
+    for (std::int64_t h = 0; h < rotary.heads; ++h) {
+      float* const left = x + row * rotary.width + h * rotary.head_dim;
+      float* const right = left + half;
+#pragma GCC ivdep
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float a = left[i];
+        const float b = right[i];
+        const float turn = sign * sine[i];
+        left[i] = a * cosine[i] - b * turn;
+        right[i] = b * cosine[i] + a * turn;
+      }
+    }
+  }
+}
+
+STARLING_CLONES void swiglu(const float* gate_up, std::int64_t rows, std::int64_t inner, float* out) {
+  for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * inner, out += inner) {
+    const float* const up = gate_up + inner;
+    for (std::int64_t i = 0; i < inner; ++i) out[i] = gate_up[i] * sigmoid(gate_up[i]) * up[i];
+  }
+}
+
+STARLING_CLONES void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, float* dout_out,
+                                     float* dgate_up) {
+  for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * inner, dgate_up += 2 * inner, dout_out += inner) {
+    const float* const up = gate_up + inner;
+    float* const dup = dgate_up + inner;
+    for (std::int64_t i = 0; i < inner; ++i) {
+      const float gate = gate_up[i];
+      const float s = sigmoid(gate);
+      const float silu = gate * s;
+      const float dout = dout_out[i];
+      dgate_up[i] = dout * up[i] * (s + silu * (1.0F - s));
+      dup[i] = dout * silu;
+      dout_out[i] = silu * up[i];
+    }
+  }
+}
+
+STARLING_CLONES double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows,
+                                     std::int64_t vocab) {
+  double loss = 0.0;
+  for (std::int64_t row = 0; row < rows; ++row, logits += vocab) {
+    const float highest = maximum(logits, vocab);
+    const double at_target = logits[targets[row]];
+    const float sum = exponentials(logits, vocab, highest, logits);
+    loss += std::log(static_cast<double>(sum)) + highest - at_target;
+    const float scale = 1.0F / sum;
+    for (std::int64_t i = 0; i < vocab; ++i) logits[i] *= scale;
+    logits[targets[row]] -= 1.0F;
+  }
+  return loss;
+}
+
+STARLING_CLONES double cross_entropy_loss(const float* logits, const std::int32_t* targets, std::int64_t rows,
+                                          std::int64_t vocab) {
+  double loss = 0.0;
+  for (std::int64_t row = 0; row < rows; ++row, logits += vocab) {
+    const float highest = maximum(logits, vocab);
+    float part[lanes] = {};
+    std::int64_t i = 0;
+    for (; i + lanes <= vocab; i += lanes) {
+      for (std::int64_t l = 0; l < lanes; ++l) part[l] += exponential(logits[i + l] - highest);
+    }
+    for (std::int64_t l = 0; i < vocab; ++i, ++l) part[l] += exponential(logits[i] - highest);
+    loss += std::log(static_cast<double>(fold_sum(part))) + highest - logits[targets[row]];
+  }
+  return loss;
+}
+
+std::int64_t attention_scratch(const Attention& shape) { return 2 * attention_rows * shape.tokens; }
+
+STARLING_CLONES void attention(const Attention& shape, std::int64_t kv_head, const float* qkv, float* out,
+                               float* log_sum, float* scratch) {
+  const std::int64_t width = shape.qkv_width();
+  const float scale = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
+  for (std::int64_t head = kv_head * shape.group(); head < (kv_head + 1) * shape.group(); ++head) {
+    const HeadColumns columns = columns_of(shape, head, kv_head);
+    for (std::int64_t first = 0; first < shape.tokens; first += attention_rows) {
+      const std::int64_t rows = std::min(attention_rows, shape.tokens - first);
+      const std::int64_t keys = first + rows;
+      sgemm(Transpose::no, Transpose::yes, rows, keys, shape.head_dim, scale,
+            {qkv + first * width + columns.query, width}, {qkv + columns.key, width}, 0.0F, scratch, keys);
+      float inverse[attention_rows];
+      for (std::int64_t row = 0; row < rows; ++row) {
+        float* const scores = scratch + row * keys;
+        const std::int64_t seen = first + row + 1;
+        const std::int64_t whole = std::min(keys, (seen + lanes - 1) / lanes * lanes);
+        for (std::int64_t i = seen; i < whole; ++i) scores[i] = far_below;
+        const float highest = maximum(scores, whole);
+        const float sum = exponentials(scores, whole, highest, scores);
+        for (std::int64_t i = whole; i < keys; ++i) scores[i] = 0.0F;
+        log_sum[head * shape.tokens + first + row] = highest + std::log(sum);
+        inverse[row] = 1.0F / sum;
+      }
+      float* const block = out + first * shape.out_width() + columns.query;
+      sgemm(Transpose::no, Transpose::no, rows, shape.head_dim, keys, 1.0F, {scratch, keys},
+            {qkv + columns.value, width}, 0.0F, block, shape.out_width());
+      for (std::int64_t row = 0; row < rows; ++row) {
+        float* const values = block + row * shape.out_width();
+        for (std::int64_t i = 0; i < shape.head_dim; ++i) values[i] *= inverse[row];
+      }
+    }
+  }
+}
+
+STARLING_CLONES void attention_backward(const Attention& shape, std::int64_t kv_head, const float* qkv,
+                                        const float* out, const float* log_sum, const float* dout, float* dqkv,
+                                        float* scratch) {
+  const std::int64_t width = shape.qkv_width();
+  const std::int64_t out_width = shape.out_width();
+  const std::int64_t d = shape.head_dim;
+  const float scale = 1.0F / std::sqrt(static_cast<float>(d));
+  const std::int64_t blocks = (shape.tokens + attention_rows - 1) / attention_rows;
+  // The last block sees all keys: it is first, so that it writes their gradients and all others add to them.
+  float beta = 0.0F;
+  for (std::int64_t head = kv_head * shape.group(); head < (kv_head + 1) * shape.group(); ++head) {
+    const HeadColumns columns = columns_of(shape, head, kv_head);
+    for (std::int64_t block = blocks - 1; block >= 0; --block) {
+      const std::int64_t first = block * attention_rows;
+      const std::int64_t rows = std::min(attention_rows, shape.tokens - first);
+      const std::int64_t keys = first + rows;
+      float* const p = scratch;
+      float* const ds = scratch + attention_rows * shape.tokens;
+      const MatrixView q{qkv + first * width + columns.query, width};
+      const MatrixView k{qkv + columns.key, width};
+      const MatrixView v{qkv + columns.value, width};
+      const MatrixView d_out{dout + first * out_width + columns.query, out_width};
+      sgemm(Transpose::no, Transpose::yes, rows, keys, d, scale, q, k, 0.0F, p, keys);
+      sgemm(Transpose::no, Transpose::yes, rows, keys, d, 1.0F, d_out, v, 0.0F, ds, keys);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        float* const p_row = p + row * keys;
+        float* const ds_row = ds + row * keys;
+        const std::int64_t seen = first + row + 1;
+        const float shift = log_sum[head * shape.tokens + first + row];
+        const float drift = dot(d_out.data + row * out_width, out + (first + row) * out_width + columns.query, d);
+        const std::int64_t whole = std::min(keys, (seen + lanes - 1) / lanes * lanes);
+        for (std::int64_t i = seen; i < whole; ++i) p_row[i] = far_below;
+        for (std::int64_t i = 0; i < whole; ++i) {
+          p_row[i] = exponential(p_row[i] - shift);
+          ds_row[i] = p_row[i] * (ds_row[i] - drift) * scale;
+        }
+        for (std::int64_t i = whole; i < keys; ++i) p_row[i] = ds_row[i] = 0.0F;
+      }
+      sgemm(Transpose::yes, Transpose::no, keys, d, rows, 1.0F, {p, keys}, d_out, beta, dqkv + columns.value, width);
+      sgemm(Transpose::yes, Transpose::no, keys, d, rows, 1.0F, {ds, keys}, q, beta, dqkv + columns.key, width);
+      sgemm(Transpose::no, Transpose::no, rows, d, keys, 1.0F, {ds, keys}, k, 0.0F,
+            dqkv + first * width + columns.query, width);
+      beta = 1.0F;
+    }
+  }
+}
+
+}  // namespace starling::trainer::kernels

@@ -1,0 +1,197 @@
+#include "trainer/torch/ops.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "gossip/base/error.h"
+
+namespace starling::trainer::ops {
+namespace {
+
+// Rows of a piece of work: some ten microseconds of it.
+constexpr std::int64_t piece_rows = 128;
+
+float* floats(const at::Tensor& tensor) {
+  STARLING_CHECK(tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous(),
+                 "the kernels know contiguous fp32 tensors in main memory only");
+  return tensor.mutable_data_ptr<float>();
+}
+
+std::int64_t pieces_of(std::int64_t rows) { return (rows + piece_rows - 1) / piece_rows; }
+
+// f(piece, first row, number of rows), pieces in parallel.
+template <typename F>
+void for_pieces(std::int64_t rows, const F& f) {
+  at::parallel_for(0, pieces_of(rows), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t piece = begin; piece < end; ++piece) {
+      const std::int64_t first = piece * piece_rows;
+      f(piece, first, std::min(piece_rows, rows - first));
+    }
+  });
+}
+
+// f(sequence, key head, scratch), all in parallel.
+template <typename F>
+void for_key_heads(std::int64_t sequences, const kernels::Attention& shape, const at::Tensor& like, const F& f) {
+  const std::int64_t scratch_floats = kernels::attention_scratch(shape);
+  at::parallel_for(0, sequences * shape.kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    const at::Tensor scratch = at::empty({scratch_floats}, like.options());
+    for (std::int64_t i = begin; i < end; ++i) f(i / shape.kv_heads, i % shape.kv_heads, floats(scratch));
+  });
+}
+
+}  // namespace
+
+Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const std::int64_t rows = x.size(0);
+  const std::int64_t width = x.size(1);
+  Normed out{at::empty({rows, width}, x.options()), at::empty({rows}, x.options())};
+  const float* const from = floats(x);
+  const float* const w = floats(weight);
+  float* const y = floats(out.y);
+  float* const rstd = floats(out.rstd);
+  for_pieces(rows, [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    kernels::rms_norm(from + first * width, w, count, width, static_cast<float>(eps), y + first * width, rstd + first);
+  });
+  return out;
+}
+
+void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
+                       at::Tensor& dx, at::Tensor& dweight) {
+  const std::int64_t rows = x.size(0);
+  const std::int64_t width = x.size(1);
+  const at::Tensor parts = at::zeros({pieces_of(rows), width}, x.options());
+  const float* const from = floats(x);
+  const float* const w = floats(weight);
+  const float* const r = floats(rstd);
+  float* const dy = floats(dy_y);
+  float* const to = floats(dx);
+  float* const part = floats(parts);
+  for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+    kernels::rms_norm_backward(from + first * width, w, r + first, count, width, dy + first * width, to + first * width,
+                               part + piece * width);
+  });
+  float* const dw = floats(dweight);
+  for (std::int64_t i = 0; i < pieces_of(rows) * width; ++i) dw[i % width] += part[i];
+}
+
+RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta) {
+  const std::int64_t half = head_dim / 2;
+  RotaryTable table{at::empty({positions, half}, at::kFloat), at::empty({positions, half}, at::kFloat)};
+  float* const cosine = floats(table.cosine);
+  float* const sine = floats(table.sine);
+  for (std::int64_t i = 0; i < half; ++i) {
+    // Rounded to fp32 where transformers' LlamaRotaryEmbedding rounds: far positions then agree with it.
+    const auto exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    const float frequency = 1.0F / std::pow(static_cast<float>(theta), exponent);
+    for (std::int64_t position = 0; position < positions; ++position) {
+      const float angle = static_cast<float>(position) * frequency;
+      cosine[position * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      sine[position * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+  return table;
+}
+
+void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable& table, kernels::Rotation rotation) {
+  float* const x = floats(qkv);
+  const kernels::Rotary rotary{.width = qkv.size(1),
+                               .heads = shape.heads + shape.kv_heads,
+                               .head_dim = shape.head_dim,
+                               .positions = shape.tokens,
+                               .cosine = floats(table.cosine),
+                               .sine = floats(table.sine)};
+  for_pieces(qkv.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    kernels::rotate(x, first, count, rotary, rotation);
+  });
+}
+
+Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
+  const std::int64_t sequences = qkv.size(0) / shape.tokens;
+  Attended result{at::empty({qkv.size(0), shape.out_width()}, qkv.options()),
+                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options())};
+  const float* const from = floats(qkv);
+  float* const out = floats(result.out);
+  float* const log_sum = floats(result.log_sum);
+  for_key_heads(sequences, shape, qkv, [&](std::int64_t sequence, std::int64_t kv_head, float* scratch) {
+    kernels::attention(shape, kv_head, from + sequence * shape.tokens * shape.qkv_width(),
+                       out + sequence * shape.tokens * shape.out_width(),
+                       log_sum + sequence * shape.heads * shape.tokens, scratch);
+  });
+  return result;
+}
+
+at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
+                              const kernels::Attention& shape) {
+  at::Tensor result = at::empty_like(qkv);
+  const float* const from = floats(qkv);
+  const float* const out = floats(forward.out);
+  const float* const log_sum = floats(forward.log_sum);
+  const float* const d_out = floats(dout);
+  float* const to = floats(result);
+  const std::int64_t sequences = qkv.size(0) / shape.tokens;
+  for_key_heads(sequences, shape, qkv, [&](std::int64_t sequence, std::int64_t kv_head, float* scratch) {
+    const std::int64_t in_first = sequence * shape.tokens * shape.qkv_width();
+    const std::int64_t out_first = sequence * shape.tokens * shape.out_width();
+    kernels::attention_backward(shape, kv_head, from + in_first, out + out_first,
+                                log_sum + sequence * shape.heads * shape.tokens, d_out + out_first, to + in_first,
+                                scratch);
+  });
+  return result;
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  const std::int64_t inner = gate_up.size(1) / 2;
+  at::Tensor result = at::empty({gate_up.size(0), inner}, gate_up.options());
+  const float* const from = floats(gate_up);
+  float* const out = floats(result);
+  for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    kernels::swiglu(from + first * 2 * inner, count, inner, out + first * inner);
+  });
+  return result;
+}
+
+at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out) {
+  const std::int64_t inner = gate_up.size(1) / 2;
+  at::Tensor result = at::empty_like(gate_up);
+  const float* const from = floats(gate_up);
+  float* const dout = floats(dout_out);
+  float* const to = floats(result);
+  for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    kernels::swiglu_backward(from + first * 2 * inner, count, inner, dout + first * inner, to + first * 2 * inner);
+  });
+  return result;
+}
+
+at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids) {
+  const auto rows = static_cast<std::int64_t>(ids.size());
+  at::Tensor out = at::empty({rows, weight.size(1)}, weight.options());
+  kernels::embed(floats(weight), ids.data(), rows, weight.size(1), floats(out));
+  return out;
+}
+
+void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, at::Tensor& dweight) {
+  kernels::embed_backward(floats(dout), ids.data(), dout.size(0), dout.size(1), floats(dweight));
+}
+
+double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient) {
+  const std::int64_t rows = logits.size(0);
+  const std::int64_t vocab = logits.size(1);
+  float* const from = floats(logits);
+  std::vector<double> sums(static_cast<std::size_t>(pieces_of(rows)));
+  for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+    float* const rows_here = from + first * vocab;
+    const std::int32_t* const targets_here = targets.data() + first;
+    sums[static_cast<std::size_t>(piece)] = gradient == Gradient::in_place
+                                                ? kernels::cross_entropy(rows_here, targets_here, count, vocab)
+                                                : kernels::cross_entropy_loss(rows_here, targets_here, count, vocab);
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+}  // namespace starling::trainer::ops

@@ -1,0 +1,56 @@
+// The kernels on tensors, with threads. This is the one place that knows which device a tensor is on: another device is
+// another branch here.
+//
+// Work is cut into pieces whose size does not depend on the number of threads, and partial sums are added in the order of
+// the pieces: one thread or eight give the same bits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+#include "trainer/torch/kernels.h"
+
+namespace starling::trainer::ops {
+
+struct Normed {
+  at::Tensor y;     // [rows, D]
+  at::Tensor rstd;  // [rows]
+};
+Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+// dx and dweight grow by their gradients; dy_y [rows, D] goes in as the gradient of y and comes out as y.
+void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
+                       at::Tensor& dx, at::Tensor& dweight);
+
+// cosine and sine [positions, d / 2] of Llama's rotary embedding.
+struct RotaryTable {
+  at::Tensor cosine;
+  at::Tensor sine;
+};
+RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta);
+// The queries and keys of qkv [rows, (H + 2 K) d], in place.
+void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable& table, kernels::Rotation rotation);
+
+struct Attended {
+  at::Tensor out;      // [rows, H d]
+  at::Tensor log_sum;  // [sequences, H, T]
+};
+// Causal attention within each sequence of `shape.tokens` rows.
+Attended attention(const at::Tensor& qkv, const kernels::Attention& shape);
+// The gradient of qkv.
+at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
+                              const kernels::Attention& shape);
+
+at::Tensor swiglu(const at::Tensor& gate_up);
+// Returns the gradient of gate_up; dout_out goes in as the gradient of the output and comes out as the output.
+at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out);
+
+at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids);
+void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, at::Tensor& dweight);
+
+enum class Gradient { none, in_place };
+// Sum of the token losses in nats; in_place: the logits become their gradient.
+double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient);
+
+}  // namespace starling::trainer::ops

@@ -1,0 +1,59 @@
+#include "trainer/torch/parameters.h"
+
+#include <ATen/Functions.h>
+
+#include <utility>
+
+#include "gossip/base/error.h"
+
+namespace starling::trainer {
+namespace {
+
+// Takes tensors from the front of a flat array, in the order in which they lie there.
+class Cursor {
+ public:
+  explicit Cursor(const at::Tensor& flat) : flat_(flat) {}
+  at::Tensor vector(std::int64_t size) { return next(size); }
+  at::Tensor matrix(std::int64_t rows, std::int64_t columns) { return next(rows * columns).view({rows, columns}); }
+  bool at_end() const { return taken_ == flat_.numel(); }
+
+ private:
+  at::Tensor next(std::int64_t count) {
+    STARLING_CHECK(taken_ + count <= flat_.numel(), "a flat array that is too short for its stage");
+    at::Tensor out = flat_.narrow(0, taken_, count);
+    taken_ += count;
+    return out;
+  }
+  const at::Tensor& flat_;
+  std::int64_t taken_ = 0;
+};
+
+}  // namespace
+
+StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat) {
+  const std::int64_t hidden = model.hidden_size;
+  const std::int64_t queries = model.num_attention_heads * model.head_dim();
+  const std::int64_t keys = model.num_key_value_heads * model.head_dim();
+  StageParameters out;
+  Cursor cursor(flat);
+  if (stage == 0) out.embedding = cursor.matrix(model.vocab_size, hidden);
+  for (std::int64_t layer = layers.first; layer < layers.last; ++layer) {
+    BlockParameters block;
+    block.input_norm = cursor.vector(hidden);
+    block.qkv = cursor.matrix(queries + 2 * keys, hidden);
+    block.output = cursor.matrix(hidden, queries);
+    block.post_norm = cursor.vector(hidden);
+    block.gate_up = cursor.matrix(2 * model.intermediate_size, hidden);
+    block.down = cursor.matrix(hidden, model.intermediate_size);
+    out.blocks.push_back(std::move(block));
+  }
+  if (stage == 0) {
+    out.final_norm = cursor.vector(hidden);
+    out.head = model.tie_word_embeddings ? out.embedding : cursor.matrix(model.vocab_size, hidden);
+  }
+  STARLING_CHECK(cursor.at_end(), "a flat array that is too long for its stage");
+  out.flat = std::move(flat);
+  return out;
+}
+
+}  // namespace starling::trainer

@@ -1,0 +1,41 @@
+// One flat array as the tensors of a stage.
+//
+// A stage's weights, its gradients and any other of its flat arrays have one layout, that of stage_parameters(). The
+// tensors below are views of it: nothing is copied, and what lies side by side (q, k, v; gate, up) is one matrix and one
+// product. A version of the weights is such a set, immutable and shared by the graphs that ran with it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "trainer/worker/model_config.h"
+
+namespace starling::trainer {
+
+// D hidden size, H query heads, K key and value heads, d width of a head, I inner width of the MLP, V vocabulary.
+struct BlockParameters {
+  at::Tensor input_norm;  // [D]
+  at::Tensor qkv;         // [(H + 2 K) d, D]: rows of q_proj, k_proj, v_proj
+  at::Tensor output;      // [D, H d]
+  at::Tensor post_norm;   // [D]
+  at::Tensor gate_up;     // [2 I, D]: rows of gate_proj, up_proj
+  at::Tensor down;        // [D, I]
+};
+
+struct StageParameters {
+  at::Tensor flat;  // [N]
+  std::vector<BlockParameters> blocks;
+  // Stage 0 only.
+  at::Tensor embedding;   // [V, D]
+  at::Tensor final_norm;  // [D]
+  at::Tensor head;        // [V, D]; the embedding itself when tied
+};
+
+using Version = std::shared_ptr<const StageParameters>;
+
+// REQUIRES: `flat` is contiguous and has parameter_count() values.
+StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat);
+
+}  // namespace starling::trainer
