@@ -101,8 +101,9 @@ std::vector<Originator::Action> Originator::on(const Event& event, const members
   } else if (std::holds_alternative<ClosedInTime>(event)) {
     speed_factor_ = std::min(1.0, speed_factor_ * recovery);
   } else if (std::holds_alternative<StoppedAll>(event)) {
+    // Indices of this step that were used stay used: hops may still know them.
     open_.clear();
-    step_ = 0;
+    share_said_ = false;
   } else if (const auto* late = std::get_if<WokeLate>(&event)) {
     for (auto& [id, open] : open_) {
       open.started += late->gap;

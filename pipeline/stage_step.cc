@@ -52,7 +52,9 @@ void StageStep::handle(const ArrivalFailed& event, const membership::Swarm&, Tim
 
 void StageStep::handle(const Started& event, const membership::Swarm&, TimePoint, Actions& out) {
   const Kept kept{.header = event.header, .from = config_.self, .give_up_at = never, .order = ++order_};
-  make_ready(kept_.insert_or_assign(event.header.id, kept).first->second, Work::begin);
+  const auto [it, fresh] = kept_.emplace(event.header.id, kept);
+  STARLING_CHECK(fresh, "an originator never starts a microbatch twice");
+  make_ready(it->second, Work::begin);
   out.emplace_back(Run{});
 }
 
