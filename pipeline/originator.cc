@@ -104,11 +104,6 @@ std::vector<Originator::Action> Originator::on(const Event& event, const members
     // Indices of this step that were used stay used: hops may still know them.
     open_.clear();
     share_said_ = false;
-  } else if (const auto* late = std::get_if<WokeLate>(&event)) {
-    for (auto& [id, open] : open_) {
-      open.started += late->gap;
-      if (open.give_up_at != never) open.give_up_at += late->gap;
-    }
   }
   std::vector<MicrobatchId> given_up;
   for (const auto& [id, open] : open_) {

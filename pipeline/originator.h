@@ -69,11 +69,8 @@ class Originator {
   struct ClosedByDeadline {};
   struct ClosedInTime {};
   struct StoppedAll {};                    // copied state or woke late: nothing of ours is open any more
-  struct WokeLate {
-    Duration gap;
-  };
   struct Look {};                          // the clock, the swarm or the time changed
-  using Event = std::variant<Completed, Lost, ClosedByDeadline, ClosedInTime, StoppedAll, WokeLate, Look>;
+  using Event = std::variant<Completed, Lost, ClosedByDeadline, ClosedInTime, StoppedAll, Look>;
 
   struct Start {
     MicrobatchId microbatch;

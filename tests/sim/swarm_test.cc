@@ -85,7 +85,7 @@ TEST(Swarm, HalfOfTheWorkersDieAtOnceAndTheRunReachesItsEnd) {
     config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 40s);
     add_log(config);
     SimWorld world(config);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
     expect_good_end(world, 60);
     if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
   }
@@ -97,7 +97,7 @@ TEST(Swarm, HalfOfTheWorkersStopAtOnceAndTheRunReachesItsEnd) {
     config.faults = sim::half_paused(seed, config.workers, TimePoint{} + 40s, 60s);
     add_log(config);
     SimWorld world(config);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
     expect_good_end(world, 60);
     if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
   }

@@ -443,6 +443,20 @@ bool SimWorld::run_to_end(TimePoint limit) {
   return !running();
 }
 
+std::string SimWorld::describe() const {
+  std::string out;
+  for (const auto& node : nodes_) {
+    if (!node->worker) continue;
+    const Worker& worker = *node->worker;
+    out += fmt::format("{}{} {} stage {} k {} D_half {} {}{}{} kept {} outputs {} live originators {}\n", node->name,
+                       node->paused ? " (stopped)" : "", node->id.brief(), worker.stage(), worker.clock().step(),
+                       worker.clock().done_half(worker.swarm()), worker.active() ? "active" : "loading",
+                       worker.clock().between_steps() ? " between steps" : "", worker.clock().ended() ? " ended" : "",
+                       worker.clock().kept(), worker.outputs_kept(), worker.swarm().live_originators().size());
+  }
+  return out;
+}
+
 std::string SimWorld::view_text(const Node& node) {
   std::string out;
   for (const auto& [id, peer] : node.worker->swarm().peers) {

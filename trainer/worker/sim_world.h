@@ -85,6 +85,8 @@ class SimWorld {
   std::uint64_t events() const { return scheduler_.executed(); }
   // The set of (id, state) that this node believes, as text: equal sets, equal texts.
   static std::string view_text(const Node& node);
+  // One line per running node: where it stands. For the message of a failing test.
+  std::string describe() const;
   void apply(const sim::Fault& fault);
   WorkerCounters totals() const;
 

@@ -486,10 +486,7 @@ void Worker::woke_late(Duration gap) {
   if (!active_worker()) return;
   feed(StageStep::WokeLate{gap});
   feed(InFlight::WokeLate{gap});
-  if (is_originator()) {
-    feed(Originator::WokeLate{gap});
-    feed(Originator::StoppedAll{});
-  }
+  if (is_originator()) feed(Originator::StoppedAll{});
   const bool in_exchange = exchange_.busy();
   feed(Exchange::Cancelled{});
   if (in_exchange) feed(StageStep::RoundFinished{});

@@ -282,7 +282,14 @@ void Worker::carry_out(const InFlight::FreeGraph& action) {
   const bool went_home = it->second.header.stage == 0;
   outputs_.erase(it);
   const bool own = action.key.microbatch.originator == self_.id;
-  if (own) return;  // its originator watches by itself
+  if (own) {
+    // Its originator watches by itself; but one that is told "too old" is behind the swarm and need not wait for more.
+    if (action.code != net::RefuseCode::stale) return;
+    ++counters_.dropped;
+    planned_.erase(action.key.microbatch);
+    free_microbatch(action.key.microbatch);
+    return feed(Originator::Lost{action.key.microbatch});
+  }
   // Home on another branch: its originator abandons those who need not wait. It is no originator any more: nobody does.
   const bool nobody_waits = action.code == net::RefuseCode::wrong_stage || action.code == net::RefuseCode::starting;
   const bool forward = action.key.direction == Direction::forward;
