@@ -1,0 +1,231 @@
+#include "trainer/torch/learner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "tests/trainer/torch/learner_harness.h"
+
+namespace starling::trainer {
+namespace {
+
+INSTANTIATE_TEST_SUITE_P(Learner, ComputeConformance,
+                         testing::Values(ConformanceParam{
+                             "Learner", [] { return std::make_unique<LearnerHarness>(tiny_run(4)); }}));
+
+// All stages of a cut in one process, driven through jobs as a worker would.
+class Pipeline {
+ public:
+  explicit Pipeline(const LearnerConfig& config) {
+    for (std::size_t stage = 0; stage < config.cut.size(); ++stage) {
+      stages_.push_back(std::make_unique<LearnerHarness>(config));
+      EXPECT_FALSE(stages_.back()->get<Loaded>(Load{.stage = static_cast<Stage>(stage)}).error);
+    }
+  }
+
+  // Loss per token of step k over `microbatches`, which are interleaved: each stage sees them in another order, forward
+  // and backward.
+  double step(Step k, std::uint32_t microbatches, double learning_rate) {
+    std::map<std::uint32_t, Buffer> travelling;
+    for (const std::uint32_t index : order(microbatches, 0)) {
+      travelling[index] = stages_[0]->get<ActivationMade>(Begin{.microbatch = id(k, index), .slot = 0}).output;
+    }
+    for (std::size_t stage = 1; stage < stages_.size(); ++stage) {
+      for (const std::uint32_t index : order(microbatches, stage)) {
+        travelling[index] =
+            stages_[stage]->get<ActivationMade>(Forward{.microbatch = id(k, index), .input = travelling[index]}).output;
+      }
+    }
+    double loss_sum = 0.0;
+    std::int64_t tokens = 0;
+    for (const std::uint32_t index : order(microbatches, 3)) {
+      const Buffer input = stages_.size() > 1 ? travelling[index] : nullptr;
+      const LossMade made = stages_[0]->get<LossMade>(Loss{.microbatch = id(k, index), .input = input});
+      EXPECT_TRUE(made.finite);
+      loss_sum += made.loss_sum;
+      tokens += made.tokens;
+      travelling[index] = made.gradient;
+    }
+    for (std::size_t stage = stages_.size(); stage-- > 0;) {
+      for (const std::uint32_t index : order(microbatches, 2 * stage + 1)) {
+        travelling[index] = stages_[stage]
+                                ->get<GradientMade>(Backward{.microbatch = id(k, index), .gradient = travelling[index]})
+                                .output;
+      }
+    }
+    for (const auto& stage : stages_) {
+      EXPECT_TRUE(stage
+                      ->get<Stepped>(OptimizerStep{
+                          .step = k, .learning_rate = learning_rate, .body_tokens = tokens, .head_tokens = tokens})
+                      .applied);
+    }
+    return loss_sum / static_cast<double>(tokens);
+  }
+
+ private:
+  static MicrobatchId id(Step k, std::uint32_t index) { return conformance_microbatch(index, k); }
+  // 0 .. count - 1, rotated.
+  static std::vector<std::uint32_t> order(std::uint32_t count, std::size_t shift) {
+    std::vector<std::uint32_t> out(count);
+    std::iota(out.begin(), out.end(), 0);
+    std::rotate(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(shift % count), out.end());
+    return out;
+  }
+  std::vector<std::unique_ptr<LearnerHarness>> stages_;
+};
+
+std::vector<double> losses(LearnerConfig config, int steps) {
+  Pipeline pipeline(config);
+  std::vector<double> out;
+  for (Step k = 1; k <= steps; ++k) out.push_back(pipeline.step(k, 4, 3e-3));
+  return out;
+}
+
+class CutParity : public testing::TestWithParam<bool> {};
+
+TEST_P(CutParity, OneTwoAndFourStagesHaveTheSameLosses) {
+  const auto run = [](std::int64_t stages) {
+    LearnerConfig config = tiny_run(stages);
+    config.model.tie_word_embeddings = GetParam();
+    return losses(config, 20);
+  };
+  const std::vector<double> whole = run(1);
+  EXPECT_NEAR(whole.front(), std::log(256.0), 0.1);  // fresh weights know nothing
+  EXPECT_LT(whole.back(), 4.0);                      // and they learn
+  for (const std::int64_t stages : {2, 4}) {
+    const std::vector<double> cut = run(stages);
+    for (std::size_t k = 0; k < whole.size(); ++k) {
+      EXPECT_NEAR(cut[k] / whole[k], 1.0, 1e-5) << stages << " stages, step " << k + 1;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(TiedAndUntied, CutParity, testing::Bool());
+
+TEST(Learner, ThreadsDoNotChangeTheNumbersMuch) {
+  LearnerConfig two = tiny_run(1);
+  two.threads = 2;
+  const std::vector<double> one_thread = losses(tiny_run(1), 5);
+  const std::vector<double> two_threads = losses(two, 5);
+  for (std::size_t k = 0; k < 5; ++k) EXPECT_NEAR(two_threads[k] / one_thread[k], 1.0, 1e-5);
+}
+
+class LearnerTest : public testing::Test {
+ protected:
+  LearnerTest() : first_(tiny_run(4)), middle_(tiny_run(4)) {
+    first_.get<Loaded>(Load{.stage = 0});
+    middle_.get<Loaded>(Load{.stage = 1});
+  }
+  ActivationMade begin(std::uint32_t index, LearnerHarness& at) {
+    return at.get<ActivationMade>(Begin{.microbatch = conformance_microbatch(index), .slot = 0});
+  }
+  static Buffer with_nan(const Buffer& good) {
+    Bytes bytes = *good;
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(bytes.data() + bytes.size() / 2, &nan, sizeof nan);
+    return std::make_shared<const Bytes>(std::move(bytes));
+  }
+  static Buffer cut_short(const Buffer& good) { return std::make_shared<const Bytes>(good->begin(), good->end() - 4); }
+  LearnerHarness first_;
+  LearnerHarness middle_;
+};
+
+TEST_F(LearnerTest, WhatIsNotFiniteIsRefusedAndLeavesNoTrace) {
+  const MicrobatchId id = conformance_microbatch(0);
+  const Buffer good = begin(0, first_).output;
+  for (const Buffer& bad : {with_nan(good), cut_short(good)}) {
+    EXPECT_EQ(middle_.get<ActivationMade>(Forward{.microbatch = id, .input = bad}).output, nullptr);
+    EXPECT_FALSE(middle_.get<GradientMade>(Backward{.microbatch = id, .gradient = good}).finite);
+
+    ASSERT_NE(middle_.get<ActivationMade>(Forward{.microbatch = id, .input = good}).output, nullptr);
+    EXPECT_FALSE(middle_.get<GradientMade>(Backward{.microbatch = id, .gradient = bad}).finite);
+    EXPECT_FALSE(middle_.get<GradientMade>(Backward{.microbatch = id, .gradient = good}).finite);  // its graph is gone
+
+    begin(0, first_);
+    EXPECT_FALSE(first_.get<LossMade>(Loss{.microbatch = id, .input = bad}).finite);
+    EXPECT_FALSE(first_.get<LossMade>(Loss{.microbatch = id, .input = good}).finite);
+  }
+  // Nothing was accumulated anywhere: a step on what there is has a gradient of zero.
+  EXPECT_EQ(middle_.get<Stepped>(OptimizerStep{.step = 1, .learning_rate = 1e-3, .body_tokens = 1}).gradient_norm, 0.0);
+  EXPECT_EQ(first_.get<Stepped>(OptimizerStep{.step = 1, .learning_rate = 1e-3, .body_tokens = 1, .head_tokens = 1})
+                .gradient_norm,
+            0.0);
+}
+
+TEST_F(LearnerTest, SkippingTheMiddleIsTheIdentity) {
+  // The same microbatch straight home, and by way of the loop in fp32: what Begin made is what a skipped ring gives back.
+  LearnerHarness other(tiny_run(4));
+  other.get<Loaded>(Load{.stage = 0});
+  const MicrobatchId id = conformance_microbatch(0);
+  begin(0, first_);
+  const Buffer out = begin(0, other).output;
+  const LossMade direct = first_.get<LossMade>(Loss{.microbatch = id});
+  const LossMade around = other.get<LossMade>(Loss{.microbatch = id, .input = out});
+  EXPECT_EQ(direct.loss_sum, around.loss_sum);
+  first_.get<GradientMade>(Backward{.microbatch = id});
+  other.get<GradientMade>(Backward{.microbatch = id, .gradient = around.gradient});
+  const OptimizerStep step{
+      .step = 1, .learning_rate = 1e-3, .body_tokens = direct.tokens, .head_tokens = direct.tokens};
+  EXPECT_EQ(first_.get<Stepped>(step).gradient_norm, other.get<Stepped>(step).gradient_norm);
+}
+
+TEST_F(LearnerTest, EvaluationReadsTheHeldOutText) {
+  const auto source = small_source(tiny_run(4));
+  const auto eval = [&](std::uint32_t window) {
+    const MicrobatchId id = conformance_microbatch(window | eval_index_bit, 0);
+    const Buffer out = first_.get<ActivationMade>(Begin{.microbatch = id, .pass = Pass::eval}).output;
+    return first_.get<LossMade>(Loss{.microbatch = id, .input = nullptr, .pass = Pass::eval}).loss_sum;
+  };
+  EXPECT_EQ(eval(3), eval(3));
+  EXPECT_NE(eval(3), eval(4));
+  const auto windows = static_cast<std::uint32_t>(source->validation_windows());
+  ASSERT_EQ(windows % 2, 1u);
+  EXPECT_EQ(eval(3), eval(3 + windows));  // two windows each: after `windows` calls the text has gone round twice
+}
+
+TEST_F(LearnerTest, AWorkerWithoutDataBeginsNothing) {
+  const RealClock clock;
+  JobRunner runner(tiny_run(4), nullptr);
+  EXPECT_FALSE(std::get<Loaded>(runner.run(Load{.stage = 0})).error);
+  const JobResult result = runner.run(Begin{.microbatch = conformance_microbatch(0), .slot = 0});
+  EXPECT_EQ(std::get<ActivationMade>(result).output, nullptr);
+}
+
+TEST_F(LearnerTest, EndsWithJobsWaiting) {
+  LearnerHarness busy(tiny_run(4));
+  busy.device().submit(1, Load{.stage = 0});
+  for (JobId id = 2; id < 200; ++id) busy.device().submit(id, Encode{});
+}
+
+TEST_F(LearnerTest, BfloatHalvesWhatTravels) {
+  LearnerConfig config = tiny_run(4);
+  config.activation_encoding = Encoding::bf16;
+  LearnerHarness first(config);
+  first.get<Loaded>(Load{.stage = 0});
+  const Buffer half = begin(0, first).output;
+  const Buffer whole = begin(0, first_).output;
+  ASSERT_EQ(2 * half->size(), whole->size());
+  std::vector<float> rounded(whole->size() / 4);
+  ASSERT_TRUE(decode_values(*half, Encoding::bf16, rounded));
+  for (std::size_t i = 0; i < rounded.size(); ++i) {
+    float exact = 0.0F;
+    std::memcpy(&exact, whole->data() + 4 * i, 4);
+    EXPECT_NEAR(rounded[i], exact, std::abs(exact) / 256.0F);
+  }
+}
+
+TEST(ComputeSizes, MatchWhatIsKept) {
+  LearnerConfig config = tiny_run(4);
+  const ComputeSizes sizes = compute_sizes(config);
+  // Per row: x and x2 (2 D), two rstd, qkv (64), attended (32), log sums (4 heads), gate and up (96): 262 floats.
+  EXPECT_EQ(sizes.kept_bytes[1], 48 * 262 * 4);
+  EXPECT_EQ(sizes.activation_bytes, 48 * 32 * 4);
+  EXPECT_EQ(sizes.parameters[1], parameter_count(config.model, config.cut[1], 1));
+}
+
+}  // namespace
+}  // namespace starling::trainer
