@@ -16,7 +16,7 @@ constexpr double confirming_probes = 6.0;
 }  // namespace
 
 Detector::Detector(Config config, Stream random, TimePoint now)
-    : config_(config), random_(random), next_round_at_(now + config.heartbeat_interval) {}
+    : config_(config), random_(random), next_round_at_(now + scale(config.heartbeat_interval, random_.uniform())) {}
 
 void Detector::watch(const NodeId& peer) {
   STARLING_CHECK(peer != config_.self, "a node does not watch itself");
@@ -109,15 +109,18 @@ std::vector<NodeId> Detector::pick(std::size_t count, const NodeId& except) {
 
 std::vector<Detector::Action> Detector::advance(TimePoint now) {
   std::vector<Action> out;
+  std::vector<NodeId> condemned;
   for (auto& [peer, doubt] : doubts_) {
     if (due(peer, doubt) > now) continue;
     if (doubt.believed) {
+      condemned.push_back(peer);
       out.emplace_back(Condemn{peer});
     } else {
       doubt.believed = true;
       out.emplace_back(Believe{peer});
     }
   }
+  for (const NodeId& peer : condemned) unwatch(peer);
   std::vector<InFlight> ended;
   for (auto it = in_flight_.begin(); it != in_flight_.end();) {
     if (it->second.end_at <= now) {

@@ -17,7 +17,7 @@
 //
 // Pure: no I/O, no clock; chance from its own stream.
 //
-//   unwatched -> quiet <-> accused -> believed -> condemned (the view unwatches it);  accused | believed -> quiet: cleared
+//   unwatched -> quiet <-> accused -> believed -> condemned = unwatched;  accused | believed -> quiet: cleared
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ class Detector {
     Duration heartbeat_interval = std::chrono::seconds(1);
     int indirect_probes = 3;
     int max_health = 8;
-    double suspicion_min_factor = 4.0;
+    double suspicion_min_factor = 3.0;
     double suspicion_max_factor = 3.0;
   };
 
@@ -64,7 +64,7 @@ class Detector {
   struct Believe {               // it is suspect from now on
     NodeId peer;
   };
-  struct Condemn {               // it is dead
+  struct Condemn {               // it is dead, and not watched any more
     NodeId peer;
   };
   using Action = std::variant<Probe, AskHelp, Accuse, Believe, Condemn>;

@@ -9,9 +9,6 @@ namespace {
 // Of routine items on one packet: the rest is left to what matters, and to bandwidth.
 constexpr std::size_t max_routine = 16;
 
-// ceil(log2(n + 1)).
-int doublings(std::size_t members) { return static_cast<int>(std::bit_width(members)); }
-
 }  // namespace
 
 void Dissemination::add_record(const NodeId& id, Bytes record, Urgency urgency) {
@@ -33,21 +30,19 @@ void Dissemination::drop_record(const NodeId& id) {
 }
 
 std::vector<net::Update> Dissemination::take(std::size_t max, Share share, std::size_t members) {
-  const int urgent_limit = 3 * doublings(members);
-  const int routine_limit = doublings(members);
   std::vector<net::Update> out;
   std::vector<Rank> told;
-  std::size_t routine = 0;
+  std::size_t routine_left = share == Share::all ? max_routine : 0;
   for (const Rank& rank : ranks_) {
-    const bool is_routine = rank.urgency == Urgency::routine;
-    if (out.size() == max || (is_routine && (share == Share::urgent_only || routine++ == max_routine))) break;
+    if (out.size() == max) break;
+    if (rank.urgency == Urgency::routine && routine_left-- == 0) break;
     out.push_back({rank.key.accuser.is_null() ? net::Update::Kind::record : net::Update::Kind::suspicion,
                    items_.at(rank.key).bytes});
     told.push_back(rank);
   }
   for (Rank& rank : told) {
     const auto it = items_.find(rank.key);
-    if (rank.told + 1 >= (rank.urgency == Urgency::urgent ? urgent_limit : routine_limit)) {
+    if (rank.told + 1 >= (rank.urgency == Urgency::urgent ? urgent_copies(members) : routine_copies(members))) {
       erase(it);
       continue;
     }
@@ -58,6 +53,12 @@ std::vector<net::Update> Dissemination::take(std::size_t max, Share share, std::
     ranks_.insert(rank);
   }
   return out;
+}
+
+// std::bit_width(n) = ceil(log2(n + 1)).
+std::size_t Dissemination::urgent_copies(std::size_t members) { return 3 * routine_copies(members); }
+std::size_t Dissemination::routine_copies(std::size_t members) {
+  return static_cast<std::size_t>(std::bit_width(members));
 }
 
 void Dissemination::add(const Key& key, Bytes bytes, Urgency urgency) {

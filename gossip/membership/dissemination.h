@@ -34,6 +34,8 @@ class Dissemination {
 
   // The next `max` items for one packet to a swarm of `members`; counts them as told once more.
   std::vector<net::Update> take(std::size_t max, Share share, std::size_t members);
+  static std::size_t urgent_copies(std::size_t members);   // 3 ceil(log2(members + 1))
+  static std::size_t routine_copies(std::size_t members);  // a third of it
   bool has_urgent() const { return !ranks_.empty() && ranks_.begin()->urgency == Urgency::urgent; }
   std::size_t size() const { return items_.size(); }
 
@@ -45,7 +47,7 @@ class Dissemination {
   };
   struct Rank {
     Urgency urgency = Urgency::routine;
-    int told = 0;
+    std::size_t told = 0;
     std::uint64_t turn = 0;      // unique, so that equals take turns
     Key key;
     auto operator<=>(const Rank&) const = default;

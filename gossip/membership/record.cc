@@ -35,27 +35,22 @@ static_assert(largest_record <= net::max_record_bytes, "a record within its boun
 
 using SignatureBytes = std::array<std::byte, signature_bytes>;
 
-Bytes in_domain(std::string_view domain, ByteView body) {
-  Bytes out;
-  out.reserve(domain.size() + body.size());
-  const ByteView prefix = as_bytes(domain);
-  out.insert(out.end(), prefix.begin(), prefix.end());
-  out.insert(out.end(), body.begin(), body.end());
+Bytes joined(ByteView head, ByteView tail) {
+  Bytes out(head.size() + tail.size());
+  std::copy(head.begin(), head.end(), out.begin());
+  std::copy(tail.begin(), tail.end(), out.begin() + static_cast<std::ptrdiff_t>(head.size()));
   return out;
 }
 
 Bytes with_signature(std::string_view domain, const Bytes& body, const Signatures& signatures) {
-  const SignatureBytes signature = signatures.sign(in_domain(domain, body));
-  Bytes out(signature.begin(), signature.end());
-  out.insert(out.end(), body.begin(), body.end());
-  return out;
+  return joined(signatures.sign(joined(as_bytes(domain), body)), body);
 }
 
 // REQUIRES: at least signature_bytes.
 bool signature_holds(std::string_view domain, const NodeId& signer, ByteView bytes, const Signatures& signatures) {
   SignatureBytes signature;
   std::memcpy(signature.data(), bytes.data(), signature.size());
-  return signatures.verify(signer, in_domain(domain, bytes.subspan(signature_bytes)), signature);
+  return signatures.verify(signer, joined(as_bytes(domain), bytes.subspan(signature_bytes)), signature);
 }
 
 bool is_endpoint(std::string_view text) {

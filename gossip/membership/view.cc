@@ -125,6 +125,7 @@ void View::handle(const SelfChanged& event, Turn& turn) {
   next.boot = self_.boot;
   next.incarnation = self_.incarnation;
   next.version = self_.version;
+  next.done = std::max(next.done, self_.done);  // D never falls, whoever filled the record in
   const bool important = event.kind == SelfChanged::Kind::important || differ_importantly(next, self_);
   if (!important && next == self_) return;
   self_ = std::move(next);
@@ -136,8 +137,7 @@ void View::handle(const SelfChanged& event, Turn& turn) {
   if (important || !unpublished_) {
     unpublished_ = important ? SelfChanged::Kind::important : SelfChanged::Kind::routine;
   }
-  // Who leaves has no later chance to say so.
-  if (self_.standing == Standing::left && important) publish(SelfChanged::Kind::important, turn);
+  if (self_.standing == Standing::left && important) say_farewell(turn);
 }
 
 void View::answer(const NodeId& from, const net::Ping& ping, Turn& turn) {

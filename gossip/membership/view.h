@@ -56,7 +56,7 @@ class View {
     std::size_t max_peers = 4096;             // beyond: dead and left ones give way, else the newcomer is ignored
     int indirect_probes = 3;
     int max_health = 8;                       // Lifeguard's local health multiplier
-    double suspicion_min_factor = 4.0;        // x log10(max(10, n)) x heartbeat_interval
+    double suspicion_min_factor = 3.0;        // x log10(max(10, n)) x heartbeat_interval
     double suspicion_max_factor = 3.0;        // max = this x min
     Duration forget_dead = std::chrono::minutes(10);
     Duration late_wake = std::chrono::seconds(1);
@@ -214,6 +214,7 @@ class View {
   net::DoneMark own_done() const;
   void publish(SelfChanged::Kind kind, Turn& turn);
   void publish_if_due(Turn& turn);
+  void say_farewell(Turn& turn);
   net::ViewPage page_of_table(std::uint32_t page) const;
 
   // Time.

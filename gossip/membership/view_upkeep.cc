@@ -66,6 +66,14 @@ void View::publish(SelfChanged::Kind kind, Turn& turn) {
   own.record_at = turn.now;
 }
 
+// Who leaves has no later chance to say so: at once, and to as many as urgent news would reach.
+void View::say_farewell(Turn& turn) {
+  publish(SelfChanged::Kind::important, turn);
+  for (const NodeId& peer : detector_.pick(Dissemination::urgent_copies(detector_.size()), self_.id)) {
+    ack(peer, 0, {{net::Update::Kind::record, signed_self_}}, turn);
+  }
+}
+
 void View::publish_if_due(Turn& turn) {
   if (!unpublished_) return;
   const bool due = *unpublished_ == SelfChanged::Kind::important ? own_lives_.has(turn.now) : routine_at_ <= turn.now;
@@ -150,7 +158,6 @@ void View::run_detector(Turn& turn) {
         set_state(belief->peer, PeerState::suspect, turn);
       } else if (const auto* verdict = std::get_if<Detector::Condemn>(&action)) {
         set_state(verdict->peer, PeerState::dead, turn);
-        detector_.unwatch(verdict->peer);
       }
     }
   }
