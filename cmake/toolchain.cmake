@@ -40,6 +40,10 @@ endif()
 # purpose. g++ 12 sees overlaps in std::string that cannot be (GCC bug 105651):
 # -Wno-restrict.
 set(STARLING_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -Wno-missing-field-initializers -Wno-restrict)
+if(STARLING_SANITIZE)
+  # Instrumented code makes g++ 12 see overruns that are not there; the release build judges warnings.
+  list(REMOVE_ITEM STARLING_WARNINGS -Werror)
+endif()
 
 find_program(STARLING_CCACHE ccache)
 if(STARLING_CCACHE)

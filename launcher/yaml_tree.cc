@@ -176,17 +176,26 @@ std::vector<YamlFault> find_tabs(std::string_view text) {
   return faults;
 }
 
-// yaml-cpp's own messages, as a sentence that helps. It knows nothing of aliases without an anchor but "unknown".
+// yaml-cpp's own messages, as a sentence that helps where it has none.
 std::string explain(const YAML::Exception& failure) {
-  if (failure.msg.find("anchor") != std::string::npos || failure.msg.find("alias") != std::string::npos) {
+  if (failure.msg == YAML::ErrorMsg::UNKNOWN_ANCHOR || failure.msg == YAML::ErrorMsg::ALIAS_NOT_FOUND ||
+      failure.msg == YAML::ErrorMsg::ANCHOR_NOT_FOUND || failure.msg == YAML::ErrorMsg::CHAR_IN_ALIAS ||
+      failure.msg == YAML::ErrorMsg::CHAR_IN_ANCHOR) {
     return "aliases (*name) and anchors (&name) are not used in run files; a text that begins with * or & needs quotes";
+  }
+  if (failure.msg == YAML::ErrorMsg::DOC_IN_SCALAR || failure.msg == YAML::ErrorMsg::EOF_IN_SCALAR) {
+    return "a quoted text that begins in this line or above is never closed";
   }
   return "this is not YAML: " + printable(failure.msg, 200);
 }
 
 // What ended the reading early, if anything did.
 std::optional<YamlFault> parse(std::string_view text, YamlTree& tree) {
-  std::istringstream stream{std::string(text)};
+  // yaml-cpp takes a quote that is never closed in silence when the text ends with its line. A mark for the end of the
+  // document inside of a quoted text is an error, and changes nothing elsewhere.
+  std::istringstream stream(std::string(text) + "\n...\n");
+  const Position end{1 + static_cast<int>(std::count(text.begin(), text.end(), '\n')) - (text.ends_with('\n') ? 1 : 0),
+                     1};
   TreeBuilder builder(tree);
   try {
     YAML::Parser parser(stream);
@@ -196,7 +205,8 @@ std::optional<YamlFault> parse(std::string_view text, YamlTree& tree) {
   } catch (const TooMuch& fault) {
     return fault;
   } catch (const YAML::Exception& failure) {
-    return YamlFault{failure.mark.is_null() ? Position{1, 1} : position_of(failure.mark), explain(failure)};
+    const Position at = failure.mark.is_null() ? Position{1, 1} : position_of(failure.mark);
+    return YamlFault{at.line > end.line ? end : at, explain(failure)};
   } catch (const std::exception& failure) {
     return YamlFault{{1, 1}, "this is not YAML: " + printable(failure.what(), 200)};
   }

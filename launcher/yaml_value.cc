@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -113,7 +115,9 @@ std::string hint_for_number(const YamlValue& value) {
   if (is_any_of(text, {".nan", "nan", ".inf", "inf", "+.inf", "-.inf", "+inf", "-inf", "infinity"})) {
     return "; it must be finite";
   }
-  if (text.size() > 1 && text[0] == '0') return "; write it in decimal";
+  const bool other_base =
+      text.size() > 2 && text[0] == '0' && std::string_view("xXoObB").find(text[1]) != std::string_view::npos;
+  if (other_base) return "; write it in decimal";
   std::string plain_digits;
   for (const char c : text) {
     if (c != '_' && c != '\'') plain_digits += c;

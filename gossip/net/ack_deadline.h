@@ -41,4 +41,20 @@ class AckDeadline {
   double backoff_ = 1.0;
 };
 
+// One deadline for many things that wait for the same peer: those that run out together are one time-out, not one each.
+class SharedDeadline {
+ public:
+  Duration deadline() const { return ack_.deadline(); }
+  void answered(Duration took) { ack_.answered(took); }
+  void timed_out(TimePoint now) {
+    if (now < grown_until_) return;
+    ack_.timed_out();
+    grown_until_ = now + ack_.deadline();
+  }
+
+ private:
+  AckDeadline ack_;
+  TimePoint grown_until_{};
+};
+
 }  // namespace starling::net

@@ -1,8 +1,6 @@
 // Order of this file: the state, what both halves share, sending, receiving, peers, time.
 #include "gossip/net/bulk.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <deque>
@@ -12,47 +10,12 @@
 #include <utility>
 
 #include "gossip/net/ack_deadline.h"
+#include "gossip/net/streaming_hash.h"
 
 namespace starling::net {
 namespace {
 
 constexpr std::uint64_t chunk_bytes = max_chunk_payload_bytes;
-
-// XXH3-128 over bytes as they come: no buffer is ever hashed in one go.
-class StreamingHash {
- public:
-  StreamingHash() : state_(XXH3_createState()) {
-    STARLING_CHECK(state_ != nullptr, "no memory for a hash");
-    XXH3_128bits_reset(state_.get());
-  }
-  void add(ByteView bytes) { XXH3_128bits_update(state_.get(), bytes.data(), bytes.size()); }
-  Hash128 value() const {
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_.get()));
-    Hash128 out;
-    std::memcpy(out.data(), canonical.digest, out.size());
-    return out;
-  }
-
- private:
-  struct Free {
-    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-  };
-  std::unique_ptr<XXH3_state_t, Free> state_;
-};
-
-// An ack deadline shared by many transfers: those that run out together are one time-out, not one each.
-struct SharedDeadline {
-  AckDeadline ack;
-  TimePoint grown_until{};
-
-  Duration deadline() const { return ack.deadline(); }
-  void timed_out(TimePoint now) {
-    if (now < grown_until) return;
-    ack.timed_out();
-    grown_until = now + ack.deadline();
-  }
-};
 
 // Smaller is pulled first.
 int urgency(const About& about) {
@@ -228,7 +191,7 @@ struct Bulk::State {
   void heard_of(OutgoingAt at) {
     Outgoing& out = at->second;
     out.reoffers = 0;
-    if (!std::exchange(out.heard, true)) peers.at(out.to).offers.ack.answered(now - out.offered_at);
+    if (!std::exchange(out.heard, true)) peers.at(out.to).offers.answered(now - out.offered_at);
   }
 
   void handle(const ReleaseCame& event) {
@@ -391,7 +354,7 @@ struct Bulk::State {
     peer.under_way -= payload.size();
     in.repulls = 0;
     if (in.sample_at && in.here() > *in.sample_at) {
-      peer.pulls.ack.answered(now - in.pulled_at);
+      peer.pulls.answered(now - in.pulled_at);
       in.sample_at.reset();
     }
     if (in.here() == in.offer.bytes) return complete(at);

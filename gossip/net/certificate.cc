@@ -50,8 +50,9 @@ Result<Certificate> parse_verified(ByteView body) {
   const ByteView name = in.raw(max_name_bytes);
   STARLING_CHECK(in.complete(), "a certificate's body has a fixed size");
   if (version != certificate_version) {
-    return fail(ErrorCode::bad_input, "the certificate has layout " + std::to_string(version) +
-                                          ", this program reads layout 1; use the same version of Starling on both sides");
+    return fail(ErrorCode::bad_input,
+                "the certificate has layout " + std::to_string(version) +
+                    ", this program reads layout 1; use the same version of Starling on both sides");
   }
   if (role != static_cast<std::uint8_t>(Role::worker) && role != static_cast<std::uint8_t>(Role::observer)) {
     return fail(ErrorCode::bad_input, "the certificate names an unknown role " + std::to_string(role));
@@ -62,7 +63,8 @@ Result<Certificate> parse_verified(ByteView body) {
   if (name_size > max_name_bytes) return fail(ErrorCode::bad_input, "the certificate's name is too long");
   out.name = std::string(as_text(name.first(name_size)));
   const auto padding = name.subspan(name_size);
-  if (!is_valid_name(out.name) || std::any_of(padding.begin(), padding.end(), [](std::byte b) { return b != std::byte{0}; })) {
+  if (!is_valid_name(out.name) ||
+      std::any_of(padding.begin(), padding.end(), [](std::byte b) { return b != std::byte{0}; })) {
     return fail(ErrorCode::bad_input, "the certificate's name is not 1 to 32 characters of a-z, 0-9 and '-'");
   }
   return out;
@@ -70,8 +72,8 @@ Result<Certificate> parse_verified(ByteView body) {
 
 // One link: signature, run, time, revocation. REQUIRES: bytes.size() == certificate_bytes.
 Result<Certificate> verify_one(ByteView bytes, const Trust& trust, const NodeId& issuer, double unix_seconds) {
-  if (issuer_of(bytes) != issuer) return refuse("the certificate was issued by " + issuer_of(bytes).brief() +
-                                                ", not by " + issuer.brief());
+  if (issuer_of(bytes) != issuer)
+    return refuse("the certificate was issued by " + issuer_of(bytes).brief() + ", not by " + issuer.brief());
   if (!verify(issuer, certificate_domain, bytes.first(body_bytes), signature_at_end(bytes))) {
     return refuse("the certificate's signature does not hold");
   }
@@ -176,7 +178,8 @@ Result<Revocations> verify_revocations(ByteView bytes, const RunId& run, const N
   for (std::size_t i = 0; i < tokens && in.ok(); ++i) out.tokens.push_back(in.array<16>());
   // Lookups are binary searches, so the order is part of the layout.
   const auto ascending = [](const auto& items) {
-    return std::adjacent_find(items.begin(), items.end(), [](const auto& a, const auto& b) { return !(a < b); }) == items.end();
+    return std::adjacent_find(items.begin(), items.end(), [](const auto& a, const auto& b) { return !(a < b); }) ==
+           items.end();
   };
   if (!in.complete() || version != revocations_version || !ascending(out.nodes) || !ascending(out.tokens)) {
     return fail(ErrorCode::bad_input, "a revocation list is signed but malformed, or from a newer version");

@@ -1,14 +1,15 @@
 // Certificates: who may be a member of a run, as what, and until when; and the owner's list of those who may no longer.
 //
-// A chain is owner -> node, or owner -> delegate -> node, and no longer: the owner's statement about a delegate lets that
-// delegate admit plain workers until its own certificate ends, while the owner's key can stay on a machine that is
+// A chain is owner -> node, or owner -> delegate -> node, and no longer: the owner's statement about a delegate lets
+// that delegate admit plain workers until its own certificate ends, while the owner's key can stay on a machine that is
 // switched off. Everybody verifies the chain itself; nobody believes another node's word that somebody is a member.
 //
 // Everything signed has one fixed layout and travels as opaque bytes: the signature is verified over the bytes as they
 // came, and only then are they read. (A FlatBuffer has many encodings of one content and could not be signed so.)
 //
 //   certificate = body signature(64, by `issuer`, over domain "starling/certificate/1")
-//   body        = version(1) run(32) subject(32) issuer(32) role(1) delegate(1) serial(8) expiry(8) name_size(1) name(32)
+//   body        = version(1) run(32) subject(32) issuer(32) role(1) delegate(1) serial(8) expiry(8) name_size(1)
+//                 name(32)
 //   chain       = certificate | certificate certificate      (the node's own first, its delegate's second)
 //   revocations = body signature(64, by the owner, over domain "starling/revocations/1")
 //   body        = version(1) run(32) serial(8) nodes(2) tokens(2) node(32)* token(16)*     (both strictly ascending)
@@ -103,8 +104,8 @@ struct Trust {
 };
 
 // The node's own certificate, if all of the chain holds at `unix_seconds` (with five minutes of leeway).
-// Errors: unauthenticated, with the reason: a signature that does not hold, another run, expired, revoked, an issuer that
-// may not issue this, a name that is not allowed; bad_input: not a chain at all.
+// Errors: unauthenticated, with the reason: a signature that does not hold, another run, expired, revoked, an issuer
+// that may not issue this, a name that is not allowed; bad_input: not a chain at all.
 Result<Certificate> verify_chain(ByteView chain, const Trust& trust, double unix_seconds);
 
 // "2026-03-01 12:00:00 UTC"

@@ -61,7 +61,8 @@ void DealerLink::move_to(std::string endpoint) {
 }
 
 void DealerLink::dial() {
-  auto socket = make_dealer(world_.context, {world_.key, peer_key_, max_returned_bytes, config_.send_frames, config_.io_threads});
+  auto socket =
+      make_dealer(world_.context, {world_.key, peer_key_, max_returned_bytes, config_.send_frames, config_.io_threads});
   if (!socket) return refuse(socket.error().message);  // no more sockets: the queue waits for the next send
   auto monitor = SocketMonitor::open(world_.context, *socket, link_events);
   if (!monitor) return refuse(monitor.error().message);
@@ -104,7 +105,9 @@ void DealerLink::on_monitor() {
         refuse("it does not know our key yet");
         break;
       default:
-        refuse("the handshake did not finish: it does not know our key yet, it hangs, or it is not who this address promises");
+        refuse(
+            "the handshake did not finish: it does not know our key yet, it hangs, or it is not who this address "
+            "promises");
     }
   }
 }

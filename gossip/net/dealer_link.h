@@ -4,7 +4,7 @@
 //   dialling  --handshake done-->                up          PeerConnected; the queue drains
 //   up        --connection lost-->               dialling    what waited is dropped; libzmq dials again by itself
 //   dialling  --handshake failed-->              dialling    PeerRefused; libzmq tries again by itself
-//   dialling  --told never (ZAP 400, 500)-->     refused     PeerRefused; the queue is dropped, the socket closed, since
+//   dialling  --told never (ZAP 400, 500)-->     refused     PeerRefused; the queue is dropped, the socket closed:
 //                                                            libzmq would take frames for ever and send none
 //   refused   --send, ten seconds later-->       dialling
 //   up        --unused for a minute (bulk)-->    absent
@@ -29,7 +29,7 @@ class DealerLink {
   struct Config {
     std::uint64_t queue_bytes = 0;
     std::size_t queue_frames = 0;
-    int send_frames = 0;             // libzmq's own queue behind ours
+    int send_frames = 0;  // libzmq's own queue behind ours
     std::uint64_t io_threads = 0;
     Duration redial_after_refusal = std::chrono::seconds(10);
     std::optional<Duration> close_when_idle;

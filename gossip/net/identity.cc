@@ -50,8 +50,9 @@ Result<Boot> read_boot(Storage& folder) {
   const auto bytes = folder.read(identity_boot_file);
   if (!bytes && bytes.error().code != ErrorCode::not_found) return tl::unexpected(bytes.error());
   if (!bytes) {
-    return fail(ErrorCode::bad_input,
-                "the identity folder has a key but no 'boot' file; restore it, or remove the folder to get a new identity");
+    return fail(
+        ErrorCode::bad_input,
+        "the identity folder has a key but no 'boot' file; restore it, or remove the folder to get a new identity");
   }
   ByteReader in(*bytes);
   const std::string magic(as_text(in.raw(boot_magic.size())));
@@ -158,8 +159,8 @@ Result<NodeKey> load_key(Storage& storage, std::string_view path) {
   if (sound) std::memcpy(seed.reveal_for_writing().data(), bytes->data() + key_magic.size(), 32);
   wipe(*bytes);
   if (!sound) {
-    return fail(ErrorCode::bad_input, "'" + std::string(path) +
-                                          "' is not a Starling key file; restore it, or remove it to get a new key");
+    return fail(ErrorCode::bad_input,
+                "'" + std::string(path) + "' is not a Starling key file; restore it, or remove it to get a new key");
   }
   return NodeKey::from_seed(seed);
 }

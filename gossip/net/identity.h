@@ -130,7 +130,8 @@ Status create_identity(Storage& folder, const NodeKey& key, ByteView chain);
 class Identity {
  public:
   // Opens the folder, or makes a new key where there is none, and raises the boot counter.
-  // Errors: io, disk_full, bad_input: a damaged or a missing counter beside a key (starting over would reuse old boots).
+  // Errors: io, disk_full, bad_input: a damaged or a missing counter beside a key (starting over would reuse old
+  // boots).
   static Result<Identity> open(Storage& folder);
 
   const NodeKey& key() const { return key_; }

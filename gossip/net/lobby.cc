@@ -38,8 +38,8 @@ Result<BindOutcome> Lobby::open(const std::string& endpoint) {
   });
   if (!zap) return tl::unexpected(zap.error());
   room->zap = std::move(*zap);
-  auto router = make_router(room->context,
-                            {world_.node_key, lobby_domain, max_lobby_request_bytes, frames_per_stranger, 0});
+  auto router =
+      make_router(room->context, {world_.node_key, lobby_domain, max_lobby_request_bytes, frames_per_stranger, 0});
   if (!router) return tl::unexpected(router.error());
   room->router = std::move(*router);
   auto monitor = SocketMonitor::open(room->context, *room->router, router_events);
@@ -50,8 +50,10 @@ Result<BindOutcome> Lobby::open(const std::string& endpoint) {
 
   room_ = std::move(room);
   endpoint_ = bound_endpoint(*room_->router);
-  room_->zap_watch = world_.poller.watch(room_->zap->descriptor(), Poller::Rank::authentication, [this] { room_->zap->serve(); });
-  room_->monitor_watch = world_.poller.watch(room_->monitor->descriptor(), Poller::Rank::lobby, [this] { on_monitor(); });
+  room_->zap_watch =
+      world_.poller.watch(room_->zap->descriptor(), Poller::Rank::authentication, [this] { room_->zap->serve(); });
+  room_->monitor_watch =
+      world_.poller.watch(room_->monitor->descriptor(), Poller::Rank::lobby, [this] { on_monitor(); });
   room_->router_watch = world_.poller.watch(descriptor(*room_->router), Poller::Rank::lobby, [this] { on_request(); });
   set_baseline();
   return BindOutcome::bound;
@@ -220,7 +222,8 @@ void Lobby::request(const NodeId& seed, const std::string& lobby_endpoint, Bytes
   if (!socket) return give_up(socket.error().code, socket.error().message);
   auto monitor = SocketMonitor::open(room_->context, *socket, asked_events);
   if (!monitor) return give_up(monitor.error().code, monitor.error().message);
-  if (Status dialled = connect(*socket, lobby_endpoint); !dialled) return give_up(dialled.error().code, dialled.error().message);
+  if (Status dialled = connect(*socket, lobby_endpoint); !dialled)
+    return give_up(dialled.error().code, dialled.error().message);
   const std::uint64_t number = ++last_number_;
   auto [asked, inserted] = asked_.try_emplace(number);
   asked->second.seed = seed;
@@ -228,8 +231,8 @@ void Lobby::request(const NodeId& seed, const std::string& lobby_endpoint, Bytes
   asked->second.monitor = std::move(*monitor);
   asked->second.frame = to_message(std::move(frame));
   asked->second.until = world_.clock.now() + config_.ask_for;
-  asked->second.watch = world_.poller.watch(descriptor(asked->second.socket), Poller::Rank::lobby,
-                                            [this, number] { on_answer(number); });
+  asked->second.watch =
+      world_.poller.watch(descriptor(asked->second.socket), Poller::Rank::lobby, [this, number] { on_answer(number); });
   asked->second.monitor_watch = world_.poller.watch(asked->second.monitor->descriptor(), Poller::Rank::lobby,
                                                     [this, number] { on_asked_monitor(number); });
 }
@@ -245,7 +248,8 @@ void Lobby::on_asked_monitor(std::uint64_t number) {
     if (event->kind == ZMQ_EVENT_DISCONNECTED && asked_.at(number).sent) {
       on_answer(number);
       if (!asked_.contains(number)) return;
-      return finish(number, fail(ErrorCode::unreachable, "the seed closed the connection without an answer; ask again"));
+      return finish(number,
+                    fail(ErrorCode::unreachable, "the seed closed the connection without an answer; ask again"));
     }
   }
 }

@@ -3,8 +3,8 @@
 // Whoever holds a join token can reach this socket, so it lives in a ZeroMQ context of its own that can be thrown away.
 // That is the answer to the one attack which no option of libzmq stops: a message of endlessly many frames is stored
 // frame by frame, each within the limit, and never shown to the application. So while a stranger is connected the
-// process's resident memory is watched, and once it stands 64 MiB above what is accounted for, the context is closed with
-// all it holds and opened again on the same port. That costs honest newcomers one more try.
+// process's resident memory is watched, and once it stands 64 MiB above what is accounted for, the context is closed
+// with all it holds and opened again on the same port. That costs honest newcomers one more try.
 //
 // Before any request is read it is counted against a rate, since checking one costs two signatures.
 #pragma once
@@ -33,11 +33,11 @@ class Lobby {
   struct Config {
     std::uint64_t max_excess_bytes = 64 << 20;
     Duration watch_every = std::chrono::milliseconds(50);
-    Duration answer_within = std::chrono::seconds(15);   // a request that nobody answered is forgotten then
-    Duration ask_for = std::chrono::seconds(15);         // our own request has failed then
-    std::size_t max_waiting = 64;                        // requests of strangers; beyond: dropped
-    std::size_t max_asked = 8;                           // requests of our own; beyond: fail at once
-    double requests_per_second = 32;                     // beyond, after a burst of max_waiting: dropped
+    Duration answer_within = std::chrono::seconds(15);  // a request that nobody answered is forgotten then
+    Duration ask_for = std::chrono::seconds(15);        // our own request has failed then
+    std::size_t max_waiting = 64;                       // requests of strangers; beyond: dropped
+    std::size_t max_asked = 8;                          // requests of our own; beyond: fail at once
+    double requests_per_second = 32;                    // beyond, after a burst of max_waiting: dropped
     int max_sockets = 1023;
     // Resident memory of this process, and how much of it other parts know to be theirs.
     std::function<std::uint64_t()> resident_bytes;
@@ -113,10 +113,10 @@ class Lobby {
 
   std::uint64_t last_number_ = 0;
   std::map<LobbyRequestId, Waiting> waiting_;
-  std::set<std::string> waiting_ids_;      // one request a connection at a time
+  std::set<std::string> waiting_ids_;  // one request a connection at a time
   std::map<std::uint64_t, Asked> asked_;
-  std::set<int> strangers_;                // descriptors of connections to our door
-  double tokens_ = 0;                      // of the rate
+  std::set<int> strangers_;  // descriptors of connections to our door
+  double tokens_ = 0;        // of the rate
   TimePoint tokens_at_{};
   TimePoint watch_at_{};
   std::uint64_t baseline_resident_ = 0;

@@ -44,7 +44,8 @@ Poller::Key Poller::watch(int fd, Rank rank, std::function<void()> on_ready) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = key;
-  STARLING_CHECK(::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0, "only open descriptors are watched, once each");
+  STARLING_CHECK(::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) == 0,
+                 "only open descriptors are watched, once each");
   sources_.emplace(key, Source{fd, std::move(on_ready)});
   again_.insert(key);
   return key;
@@ -65,8 +66,8 @@ void Poller::again(Key key) {
 
 void Poller::wait(Duration timeout) {
   using std::chrono::milliseconds;
-  const Duration patience = again_.empty() ? std::clamp(timeout, Duration::zero(), Duration(std::chrono::hours(1)))
-                                           : Duration::zero();
+  const Duration patience =
+      again_.empty() ? std::clamp(timeout, Duration::zero(), Duration(std::chrono::hours(1))) : Duration::zero();
   std::array<epoll_event, 256> events{};
   const int count = ::epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()),
                                  static_cast<int>(std::chrono::ceil<milliseconds>(patience).count()));

@@ -1,10 +1,10 @@
 // One epoll set for all that the loop thread waits for, with a callback per file descriptor.
 //
-// ZeroMQ's sockets take part through ZMQ_FD. That descriptor becomes readable when the socket has commands to look at, and
-// is quiet again once they were looked at, by any call on the socket. So a callback must go on until the socket says
-// EAGAIN, or ask to be called `again`; and whoever calls a socket outside its callback in a way that may leave news
-// unread asks for `again` too. Before a socket was looked at for the first time its descriptor may stay quiet in spite of
-// news, so each callback also runs once without being asked.
+// ZeroMQ's sockets take part through ZMQ_FD. That descriptor becomes readable when the socket has commands to look at,
+// and is quiet again once they were looked at, by any call on the socket. So a callback must go on until the socket
+// says EAGAIN, or ask to be called `again`; and whoever calls a socket outside its callback in a way that may leave
+// news unread asks for `again` too. Before a socket was looked at for the first time its descriptor may stay quiet in
+// spite of news, so each callback also runs once without being asked.
 //
 // Ready descriptors are served in the order of their rank: what keeps the node alive before what is bulky.
 #pragma once
@@ -57,7 +57,8 @@ class Poller {
   std::uint64_t last_number_ = 0;
   std::map<Key, Source> sources_;  // the rank stands in a key's top byte
   std::set<Key> again_;
-  std::vector<std::map<Key, Source>::node_type> retired_;  // a callback may unwatch itself: it lives on until it returned
+  // A callback may unwatch itself, and lives on until it has returned.
+  std::vector<std::map<Key, Source>::node_type> retired_;
 };
 
 }  // namespace starling::net

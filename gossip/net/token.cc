@@ -15,8 +15,8 @@ constexpr std::string_view grant_domain = "starling/grant/1";
 constexpr std::string_view join_domain = "starling/join/1";
 constexpr std::uint8_t layout_version = 1;  // of token, grant, request and answer alike
 constexpr std::size_t check_bytes = 8;
-constexpr std::size_t max_token_bytes = 2 + 1 + grant_bytes + 3 * 32 + 1 + max_seeds * (32 + 4 + max_endpoint_bytes) +
-                                        signature_bytes + check_bytes;
+constexpr std::size_t max_token_bytes =
+    2 + 1 + grant_bytes + 3 * 32 + 1 + max_seeds * (32 + 4 + max_endpoint_bytes) + signature_bytes + check_bytes;
 constexpr int base64_variant = sodium_base64_VARIANT_URLSAFE_NO_PADDING;
 constexpr std::string_view ask_again = "; ask the owner of the run for the whole line again";
 
@@ -76,7 +76,8 @@ Result<Bytes> token_bytes(std::string_view text) {
   const bool clean = body.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") ==
                      std::string_view::npos;
   if (clean) return bad("the token is cut off" + std::string(ask_again));
-  return bad("the token is damaged: it has characters that no token has, or more than one line" + std::string(ask_again));
+  return bad("the token is damaged: it has characters that no token has, or more than one line" +
+             std::string(ask_again));
 }
 
 // Size and checksum: damage on the way, told apart.
@@ -149,7 +150,8 @@ Result<Grant> verify_grant(ByteView bytes, const Trust& trust, double unix_secon
   out.token = in.array<16>();
   const auto role = in.number<std::uint8_t>();
   out.expiry = in.number<std::int64_t>();
-  if (version != layout_version || !is_role(role)) return bad("the token is from a newer version of Starling; update it");
+  if (version != layout_version || !is_role(role))
+    return bad("the token is from a newer version of Starling; update it");
   out.role = static_cast<Role>(role);
   if (out.run != trust.run) {
     return refuse("the token is for run " + out.run.brief() + ", this is run " + trust.run.brief());
@@ -174,7 +176,8 @@ std::string create_token(const NodeKey& owner, const CurveKeyPair& lobby_key, co
   body.raw(lobby_key.secret().reveal());
   body.number(static_cast<std::uint8_t>(fields.seeds.size()));
   for (const Seed& seed : fields.seeds) {
-    STARLING_CHECK(is_endpoint(seed.lobby) && seed.lobby.size() <= max_endpoint_bytes, "a seed's lobby is tcp://host:port");
+    STARLING_CHECK(is_endpoint(seed.lobby) && seed.lobby.size() <= max_endpoint_bytes,
+                   "a seed's lobby is tcp://host:port");
     body.raw(seed.node.key);
     body.text(seed.lobby);
   }
@@ -200,11 +203,13 @@ Result<JoinToken> parse_token(std::string_view text, double unix_seconds) {
   const ByteView front = ByteView(*bytes).first(bytes->size() - check_bytes);
   ByteReader in(front.first(front.size() - signature_bytes));
   in.number<std::uint16_t>();
-  if (in.number<std::uint8_t>() != layout_version) return bad("the token is from a newer version of Starling; update it");
+  if (in.number<std::uint8_t>() != layout_version)
+    return bad("the token is from a newer version of Starling; update it");
   const ByteView grant = in.raw(grant_bytes);
   NodeId owner{in.array<32>()};
   if (!in.ok() || !verify(owner, token_domain, front.first(front.size() - signature_bytes), signature_at_end(front))) {
-    return refuse("the token's signature does not hold: it was not made by the owner it names" + std::string(ask_again));
+    return refuse("the token's signature does not hold: it was not made by the owner it names" +
+                  std::string(ask_again));
   }
   const Hash256 spec_hash = in.array<32>();
   std::array<std::byte, 32> lobby = in.array<32>();
@@ -286,12 +291,18 @@ Result<VerifiedJoinRequest> decode_join_request(ByteView frame, const NodeId& se
 
 std::string_view to_string(JoinRefusal code) {
   switch (code) {
-    case JoinRefusal::token_invalid: return "token_invalid";
-    case JoinRefusal::token_expired: return "token_expired";
-    case JoinRefusal::revoked: return "revoked";
-    case JoinRefusal::not_a_delegate: return "not_a_delegate";
-    case JoinRefusal::busy: return "busy";
-    case JoinRefusal::ended: return "ended";
+    case JoinRefusal::token_invalid:
+      return "token_invalid";
+    case JoinRefusal::token_expired:
+      return "token_expired";
+    case JoinRefusal::revoked:
+      return "revoked";
+    case JoinRefusal::not_a_delegate:
+      return "not_a_delegate";
+    case JoinRefusal::busy:
+      return "busy";
+    case JoinRefusal::ended:
+      return "ended";
   }
   return "unknown";
 }

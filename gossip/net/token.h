@@ -1,22 +1,24 @@
 // Join tokens, and the two lobby messages that turn one into membership.
 //
-// A token is one line of text that the owner of a run gives to a volunteer. It says where to knock (seeds, each with the
-// key that must answer there), for which run and under which owner, with which key to encrypt the knock, and it holds the
-// owner's signed grant: "whoever shows this may become a <role> until <expiry>". There is no count of uses, because seeds
-// that cannot see each other cannot count together: whoever copies a token can make a key of his own a member until the
-// token expires. So a token is a secret, kept at mode 0600, and its lifetime is short.
+// A token is one line of text that the owner of a run gives to a volunteer. It says where to knock (seeds, each with
+// the key that must answer there), for which run and under which owner, with which key to encrypt the knock, and it
+// holds the owner's signed grant: "whoever shows this may become a <role> until <expiry>". There is no count of uses,
+// because seeds that cannot see each other cannot count together: whoever copies a token can make a key of his own a
+// member until the token expires. So a token is a secret, kept at mode 0600, and its lifetime is short.
 //
 //   text    = "starling1:" base64url(token), no padding, on one line
-//   token   = size(2) version(1) grant(122) owner(32) spec_hash(32) lobby_secret(32) seeds(1) seed* signature(64) check(8)
+//   token   = size(2) version(1) grant(122) owner(32) spec_hash(32) lobby_secret(32) seeds(1) seed*
+//             signature(64) check(8)
 //             `size` counts the whole token, so that one that was cut off is told from one that was damaged;
-//             `signature` is the owner's over all before it (domain "starling/token/1"); `check` is BLAKE2b-256 cut short
+//             `signature` is the owner's over all before it (domain "starling/token/1"); `check` is BLAKE2b-256, cut
 //   seed    = node(32) endpoint(4 + text)
 //   grant   = version(1) run(32) token_id(16) role(1) expiry(8) signature(64, the owner's, domain "starling/grant/1")
 //   request = version(1) grant(122) node(32) name(4 + text) has_data(1) stage(4) record(4 + bytes) signature(64)
 //             the signature is by `node`, domain "starling/join/1", over the seed's node id and all before it: a proof
 //             that the asker holds the key, which nobody can carry to another seed or under another token
-//   answer  = version(1) code(1) | code 0: chain(4 + bytes) run_spec(4 + text) stage(4) slot(4) records(1) record(4 + bytes)*
-//                                | else:   why(4 + text)
+//   answer  = version(1) code(1), then code 0: chain(4 + bytes) run_spec(4 + text) stage(4) slot(4) records(1)
+//                                              record(4 + bytes)*
+//                                      else: why(4 + text)
 //
 // Integers are little-endian. Nothing in a request is secret beyond the grant; the lobby's CURVE session hides that.
 #pragma once
@@ -65,10 +67,10 @@ struct Seed {
 
 struct JoinToken {
   Grant grant;
-  Bytes signed_grant;         // what a request shows
+  Bytes signed_grant;  // what a request shows
   NodeId owner;
-  Hash256 spec_hash{};        // BLAKE2b-256 of the run spec's text
-  CurveKeyPair lobby_key;     // the one client key that every lobby of the run lets in
+  Hash256 spec_hash{};     // BLAKE2b-256 of the run spec's text
+  CurveKeyPair lobby_key;  // the one client key that every lobby of the run lets in
   std::vector<Seed> seeds;
 
   JoinToken clone() const { return {grant, signed_grant, owner, spec_hash, lobby_key.clone(), seeds}; }
@@ -81,7 +83,7 @@ struct TokenFields {
   Role role = Role::worker;
   std::int64_t expiry = 0;
   Hash256 spec_hash{};
-  std::vector<Seed> seeds;    // 1 to max_seeds
+  std::vector<Seed> seeds;  // 1 to max_seeds
 };
 // One line, without the end of line. A fresh token id is drawn. REQUIRES: the bounds hold.
 std::string create_token(const NodeKey& owner, const CurveKeyPair& lobby_key, const TokenFields& fields);
@@ -95,10 +97,10 @@ Result<JoinToken> parse_token(std::string_view text, double unix_seconds);
 // ---------------------------------------------------------------- join request
 struct JoinRequest {
   NodeId node;
-  std::string name;           // wanted; the admitting node may add "-2"
+  std::string name;  // wanted; the admitting node may add "-2"
   bool has_data = false;
-  Stage stage = no_stage;     // of a returning member that still holds a stage's weights
-  Bytes record;               // the joiner's first signed record, opaque here
+  Stage stage = no_stage;  // of a returning member that still holds a stage's weights
+  Bytes record;            // the joiner's first signed record, opaque here
 };
 // REQUIRES: a valid name, a record of at most max_answer_record_bytes.
 Bytes encode_join_request(const JoinRequest& request, ByteView signed_grant, const NodeId& seed, const NodeKey& key);
@@ -107,8 +109,8 @@ struct VerifiedJoinRequest {
   JoinRequest request;
   Grant grant;
 };
-// `self`: the seed that was asked. Errors: as verify_grant; unauthenticated also when the asker does not hold the key it
-// names or was revoked.
+// `self`: the seed that was asked. Errors: as verify_grant; unauthenticated also when the asker does not hold the key
+// it names or was revoked.
 Result<VerifiedJoinRequest> decode_join_request(ByteView frame, const NodeId& self, const Trust& trust,
                                                 double unix_seconds);
 
@@ -126,8 +128,8 @@ std::string_view to_string(JoinRefusal code);
 bool is_worth_retrying(JoinRefusal code);
 
 struct JoinAdmission {
-  Bytes chain;                 // of the joiner's own key
-  std::string run_spec;        // YAML text; its hash stands in the token, under the owner's signature
+  Bytes chain;           // of the joiner's own key
+  std::string run_spec;  // YAML text; its hash stands in the token, under the owner's signature
   Stage stage = no_stage;
   Slot slot = no_slot;
   std::vector<Bytes> records;  // signed records of active members, opaque here
@@ -141,8 +143,8 @@ using JoinAnswer = std::variant<JoinAdmission, JoinDenial>;
 // Leaves out records from the end until the answer fits a lobby frame; cuts a long reason.
 // REQUIRES: a chain and a run spec within their bounds.
 Bytes encode_join_answer(const JoinAnswer& answer);
-// What the joiner accepts: the spec whose hash the token names, and a chain that holds for its own key under the token's
-// owner, run and role. Errors: bad_input, unauthenticated.
+// What the joiner accepts: the spec whose hash the token names, and a chain that holds for its own key under the
+// token's owner, run and role. Errors: bad_input, unauthenticated.
 Result<JoinAnswer> decode_join_answer(ByteView frame, const JoinToken& token, const NodeId& self, double unix_seconds);
 
 }  // namespace starling::net

@@ -1,7 +1,7 @@
 // Who gets in: ZeroMQ asks this handler about every CURVE key that knocks on a bound socket of its context.
 //
-// The handler is a socket of the context's own, bound before any other and served by the loop like the rest, so there is
-// no thread and no table shared between threads. While it does not answer, nobody gets in.
+// The handler is a socket of the context's own, bound before any other and served by the loop like the rest, so there
+// is no thread and no table shared between threads. While it does not answer, nobody gets in.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #include "gossip/net/zmq_socket.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <zmq.h>
 
@@ -88,13 +89,19 @@ int raise_socket_limit() {
   return std::clamp(static_cast<int>(std::min<rlim_t>(limit.rlim_cur, wanted)) / 3, 64, most);
 }
 
+void keep_freed_frames() {
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 32 << 20);
+}
+
 Result<zmq::socket_t> make_router(zmq::context_t& context, const RouterOptions& options) {
   try {
     zmq::socket_t socket(context, zmq::socket_type::router);
     set_router(socket, options);
     if (!enforces_domain(socket)) {
-      return fail(ErrorCode::failed, "this libzmq does not enforce ZAP domains, so a node could not keep strangers out; "
-                                     "install libzmq 4.3.4 or newer");
+      return fail(ErrorCode::failed,
+                  "this libzmq does not enforce ZAP domains, so a node could not keep strangers out; "
+                  "install libzmq 4.3.4 or newer");
     }
     return socket;
   } catch (const zmq::error_t& error) {

@@ -1,11 +1,11 @@
 // ZeroMQ sockets the way Starling needs them: every option that our safety rests on is set here and nowhere else.
 //
 // What was learned about libzmq 4.3 and is kept by this file:
-//  - Without ZAP_ENFORCE_DOMAIN (option 93, a draft in the header, so set by number and read back) a dead ZAP handler lets
-//    everybody in. With it, and with a domain, nobody.
+//  - Without ZAP_ENFORCE_DOMAIN (option 93, a draft in the header, so set by number and read back) a dead ZAP handler
+//    lets everybody in. With it, and with a domain, nobody.
 //  - After a ZAP answer of 300 a dialler tries again when HANDSHAKE_IVL expires; so that is 2 s on both ends.
-//  - IMMEDIATE on diallers: a send fails until the handshake is done instead of piling up, and a peer that comes back gets
-//    nothing that was meant for its last life.
+//  - IMMEDIATE on diallers: a send fails until the handshake is done instead of piling up, and a peer that comes back
+//    gets nothing that was meant for its last life.
 //  - MAXMSGSIZE counts CURVE's own bytes; a frame beyond it ends the connection without a word to the application.
 //  - CONNECT_ROUTING_ID and routers that dial are never used: a peer that takes a routing id kills the process.
 #pragma once
@@ -28,13 +28,16 @@ inline constexpr std::string_view lobby_domain = "starling.lobby";
 
 // Raises the process's limit of open files as far as allowed. Returns how many sockets a context may have then.
 int raise_socket_limit();
+// Keeps a few freed frames in the process: by default malloc maps each frame of the bulk lane anew, and the page faults
+// cost as much as half a copy of every byte. For the whole process, once.
+void keep_freed_frames();
 
 // A bound socket's side: who we are, which ZAP domain decides, how large a frame may be.
 struct RouterOptions {
   const CurveKeyPair& key;
   std::string_view domain;
   std::size_t max_frame_bytes = 0;
-  int receive_frames = 0;      // high-water mark per connection
+  int receive_frames = 0;        // high-water mark per connection
   std::uint64_t io_threads = 0;  // bit mask; 0: any
 };
 // A ROUTER that is not bound yet. Errors: io; failed, when this libzmq does not enforce ZAP domains.

@@ -28,7 +28,9 @@ constexpr int bulk_frames = 16;
 constexpr int control_round = 256;
 constexpr int bulk_round = 16;
 
-std::size_t max_frame_bytes(Lane lane) { return lane == Lane::control ? max_control_frame_bytes : max_bulk_frame_bytes; }
+std::size_t max_frame_bytes(Lane lane) {
+  return lane == Lane::control ? max_control_frame_bytes : max_bulk_frame_bytes;
+}
 
 }  // namespace
 
@@ -44,6 +46,7 @@ std::uint64_t resident_bytes() {
 
 Result<std::unique_ptr<ZmqTransport>> ZmqTransport::open(Config config, const NodeKey& key,
                                                          const CurveKeyPair& lobby_key, const Clock& clock) {
+  keep_freed_frames();
   auto poller = Poller::open();
   if (!poller) return tl::unexpected(poller.error());
   std::unique_ptr<ZmqTransport> transport(
@@ -76,7 +79,8 @@ ZmqTransport::~ZmqTransport() {
 
 Status ZmqTransport::start() {
   // The gatekeeper first: a socket that is bound before it would turn everybody away, but rules are kept simple.
-  auto zap = ZapHandler::open(context_, [this](std::string_view domain, const CurveKey& key) { return judge(domain, key); });
+  auto zap =
+      ZapHandler::open(context_, [this](std::string_view domain, const CurveKey& key) { return judge(domain, key); });
   if (!zap) return tl::unexpected(zap.error());
   zap_ = std::move(*zap);
   zap_watch_ = poller_->watch(zap_->descriptor(), Poller::Rank::authentication, [this] { zap_->serve(); });
@@ -102,9 +106,9 @@ Status ZmqTransport::bind_all() {
     if (!bound) return tl::unexpected(bound.error());
     if (*bound) break;
     if (last) {
-      return fail(ErrorCode::bad_config, "network.listen: port " + std::to_string(port) + ", " + std::to_string(port + 1) +
-                                             " or " + std::to_string(port + 2) + " on " + *host +
-                                             " is taken; set another port, or 0 for any free ones");
+      return fail(ErrorCode::bad_config, "network.listen: port " + std::to_string(port) + ", " +
+                                             std::to_string(port + 1) + " or " + std::to_string(port + 2) + " on " +
+                                             *host + " is taken; set another port, or 0 for any free ones");
     }
   }
   const auto as_advertised = [&](std::string& endpoint) {
@@ -228,8 +232,8 @@ DealerLink& ZmqTransport::link(const NodeId& peer, Lane lane, const std::string&
     config.io_threads = bulk_thread;
     config.close_when_idle = config_.bulk_idle;
   }
-  link = std::make_unique<DealerLink>(DealerLink::World{context_, *poller_, clock_, key_, events_, counters_}, peer, *key,
-                                      lane, endpoint, config);
+  link = std::make_unique<DealerLink>(DealerLink::World{context_, *poller_, clock_, key_, events_, counters_}, peer,
+                                      *key, lane, endpoint, config);
   return *link;
 }
 

@@ -1,9 +1,10 @@
 // The transport of a real process: ZeroMQ with CURVE on three lanes. Single-threaded: every call but `wake` is the loop
 // thread's; libzmq's own I/O threads encrypt and move bytes behind it.
 //
-// Speak on what you dialled, listen on what you bound. A node binds one ROUTER per lane and dials one DEALER per peer and
-// lane; the only answers on a ROUTER are the lobby's. So who sent a frame is known on the bound side, where libzmq marks
-// it with the id that our own ZAP handler gave to the CURVE key; on the dialled side it is the one key that we demanded.
+// Speak on what you dialled, listen on what you bound. A node binds one ROUTER per lane and dials one DEALER per peer
+// and lane; the only answers on a ROUTER are the lobby's. So who sent a frame is known on the bound side, where libzmq
+// marks it with the id that our own ZAP handler gave to the CURVE key; on the dialled side it is the one key that we
+// demanded.
 //
 //   admit(id)  the key of id is let in (ZAP 200, frames marked with the id)
 //   unknown    "not now" (ZAP 300): the dialler tries again every two seconds, so who is admitted late gets in
@@ -38,8 +39,8 @@ class ZmqTransport final : public Transport {
  public:
   struct Config {
     NetworkConfig network;
-    std::size_t max_members = 4096;         // admitted, and revoked, and with endpoints; beyond: ignored
-    std::uint64_t control_queue_bytes = 1 << 20;   // per peer, before libzmq's own queue
+    std::size_t max_members = 4096;               // admitted, and revoked, and with endpoints; beyond: ignored
+    std::uint64_t control_queue_bytes = 1 << 20;  // per peer, before libzmq's own queue
     std::uint64_t bulk_queue_bytes = 16 << 20;
     std::size_t queue_frames = 4096;
     Duration bulk_idle = std::chrono::seconds(60);
@@ -63,8 +64,9 @@ class ZmqTransport final : public Transport {
   const Endpoints& bound() const override { return bound_; }
   TransportCounters counters() const override { return counters_; }
 
-  // Waits until something happened, another thread called `wake`, or `timeout` is over; less when there is work. Result:
-  // what happened, in order per peer and lane, possibly nothing. At most a few hundred events a call, control first.
+  // Waits until something happened, another thread called `wake`, or `timeout` is over; less when there is work.
+  // Result: what happened, in order per peer and lane, possibly nothing. At most a few hundred events a call, control
+  // first.
   std::vector<TransportEvent> poll(Duration timeout);
 
   // Ends a poll, now or the next one. Any thread: completions of compute and disk are announced with it.

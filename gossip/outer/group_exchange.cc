@@ -58,8 +58,11 @@ void GroupExchange::handle(Turn& turn, const Exchange::PartOffered& event) {
   const auto known = parts_.find(key);
   if (known == parts_.end() && parts_.size() >= 2 * config_.max_early) return refuse(net::RefuseCode::full);
   if (known != parts_.end() && known->second.state != Part::State::failed) {
-    const bool again = known->second.state == Part::State::moving && known->second.transfer == event.offer.transfer;
-    if (!again) return refuse(net::RefuseCode::duplicate);
+    const Part& before = known->second;
+    const bool again = before.state == Part::State::moving && before.transfer == event.offer.transfer;
+    if (!again || before.id != part->exchange) return refuse(net::RefuseCode::duplicate);
+    turn.out.push_back(Exchange::TakeOffer{event.from, event.offer});
+    return;
   }
   const auto size = static_cast<double>(event.offer.bytes);
   const Duration patience =

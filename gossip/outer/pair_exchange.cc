@@ -69,7 +69,7 @@ void PairExchange::proposed(Turn& turn, const NodeId& from, const net::Propose& 
   if (!current_ || propose.round != turn.round) return;  // early: answered when my round ends
   if (current_->phase == Phase::proposed) {
     current_->search.spoke(from);
-    if (take_proposal(turn, from)) return;
+    if (take_proposal(turn, from, {propose.round, propose.exchange})) return;
   }
   decline(turn, from, propose.exchange, reason_to_decline());
 }
@@ -223,7 +223,7 @@ void PairExchange::seek(Turn& turn) {
     if (mine != current_->mine.end() && self_ < peer) continue;  // of crossed proposals mine counts
     if (!best || current_->search.prefers(peer, *best)) best = peer;
   }
-  if (best && take_proposal(turn, *best)) return;
+  if (best && take_proposal(turn, *best, proposals_.at(*best))) return;
   if (const auto cause = current_->search.hopeless(turn.now)) return go_solo(turn, current_->lost.value_or(*cause));
   while (const auto peer = current_->search.ask(turn.now)) propose(turn, *peer);
 }
@@ -236,8 +236,13 @@ void PairExchange::keep_going(Turn& turn) {
   if (turn.now >= transfer_ends()) return lose(turn, SoloCause::transfer_failed, Answer::out, Tell::yes);
   if (turn.now < agreement.speak_at) return;
   agreement.speak_at = turn.now + (agreement.confirmed == Confirmed::yes ? 3 : 1) * config_.repeat;
-  if (agreement.id.proposer == self_) return propose(turn, agreement.partner);
-  say_where_i_am(turn);
+  // The question, which a Got would not be: the partner may have finished long ago and only its own Got was lost.
+  if (agreement.id.proposer == self_) {
+    propose(turn, agreement.partner);
+  } else {
+    turn.out.push_back(Exchange::Send{agreement.partner, net::Accept{agreement.id, current_->round}});
+  }
+  if (agreement.theirs) say_where_i_am(turn);
 }
 
 bool PairExchange::is_acceptable(const NodeId& peer, const Proposal& proposal, TimePoint now) const {
@@ -247,14 +252,13 @@ bool PairExchange::is_acceptable(const NodeId& peer, const Proposal& proposal, T
 }
 
 // Accepts what this peer has proposed; or, when the smaller id's is mine, reminds it of that. False: neither, now.
-bool PairExchange::take_proposal(Turn& turn, const NodeId& from) {
-  const auto proposal = proposals_.find(from);
-  if (proposal == proposals_.end() || !is_acceptable(from, proposal->second, turn.now)) return false;
+bool PairExchange::take_proposal(Turn& turn, const NodeId& from, Proposal proposal) {
+  if (!is_acceptable(from, proposal, turn.now)) return false;
   if (current_->mine.contains(from) && self_ < from) {
     propose(turn, from);
     return true;
   }
-  agree(turn, from, proposal->second.id, Confirmed::no);
+  agree(turn, from, proposal.id, Confirmed::no);
   say_where_i_am(turn);
   return true;
 }

@@ -105,7 +105,7 @@ class PairExchange {
   void advance(Turn& turn);
   void seek(Turn& turn);
   void keep_going(Turn& turn);
-  bool take_proposal(Turn& turn, const NodeId& from);
+  bool take_proposal(Turn& turn, const NodeId& from, Proposal proposal);
   void agree(Turn& turn, const NodeId& partner, const ExchangeId& id, Confirmed confirmed);
   void heard(Turn& turn, Confirmed confirmed);
   void say_where_i_am(Turn& turn);

@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <optional>
+#include <sstream>
 
 #include "tests/sim/swarm_config.h"
 
@@ -40,20 +42,22 @@ std::string summary(const SimWorld& world) {
   return out.str();
 }
 
-// STARLING_SIM_LOG=1 prints the whole history of one run; STARLING_SIM_SEED=n replays one seed.
+// STARLING_SIM_LOG=1 prints the whole history of one run; STARLING_SIM_SEED=n replays one seed; STARLING_SIM_SEEDS=n runs
+// n of them instead of the few that fit into a short test; STARLING_SIM_TABLE=1 prints a line per seed.
 void add_log(SimWorld::Config& config) {
   if (std::getenv("STARLING_SIM_LOG") != nullptr) config.log = [](const std::string& line) { std::cerr << line << "\n"; };
 }
 
 std::vector<std::uint64_t> seeds(std::uint64_t count) {
   if (const char* one = std::getenv("STARLING_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
+  if (const char* more = std::getenv("STARLING_SIM_SEEDS")) count = std::strtoull(more, nullptr, 10);
   std::vector<std::uint64_t> out;
   for (std::uint64_t seed = 1; seed <= count; ++seed) out.push_back(seed);
   return out;
 }
 
 TEST(Swarm, AHealthyRunEndsEverywhereWithoutASkip) {
-  for (const std::uint64_t seed : seeds(5)) {
+  for (const std::uint64_t seed : seeds(3)) {
     SimWorld::Config config = swarm_config(seed, 4, 2, 40);
     add_log(config);
     SimWorld world(config);
@@ -79,20 +83,48 @@ TEST(Swarm, TheSameSeedGivesTheSameHistory) {
   EXPECT_NE(history(7), history(8));
 }
 
+// All live nodes believe the same of everybody.
+void expect_equal_views(const SimWorld& world, std::uint64_t seed) {
+  std::optional<std::string> first;
+  for (const auto& node : world.nodes()) {
+    if (!node->worker || node->paused) continue;
+    const std::string view = SimWorld::view_text(*node);
+    if (!first) first = view;
+    EXPECT_EQ(view, *first) << "seed " << seed << ", " << node->name;
+  }
+}
+
 TEST(Swarm, HalfOfTheWorkersDieAtOnceAndTheRunReachesItsEnd) {
-  for (const std::uint64_t seed : seeds(10)) {
+  for (const std::uint64_t seed : seeds(4)) {
     SimWorld::Config config = swarm_config(seed, 4, 4, 60);
     config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 40s);
     add_log(config);
     SimWorld world(config);
+    world.run_until(TimePoint{} + 100s);
+    expect_equal_views(world, seed);
     EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
     expect_good_end(world, 60);
     if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
   }
 }
 
+TEST(Swarm, HalfOfSixtyFourWorkersDieAtOnce) {
+  for (const std::uint64_t seed : seeds(1)) {
+    SimWorld::Config config = swarm_config(seed, 4, 16, 20);
+    config.worker.training.microbatches = 4;
+    config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 10s);
+    add_log(config);
+    SimWorld world(config);
+    world.run_until(TimePoint{} + 70s);
+    expect_equal_views(world, seed);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
+    expect_good_end(world, 20);
+    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
+  }
+}
+
 TEST(Swarm, HalfOfTheWorkersStopAtOnceAndTheRunReachesItsEnd) {
-  for (const std::uint64_t seed : seeds(10)) {
+  for (const std::uint64_t seed : seeds(4)) {
     SimWorld::Config config = swarm_config(seed, 4, 4, 60);
     config.faults = sim::half_paused(seed, config.workers, TimePoint{} + 40s, 60s);
     add_log(config);

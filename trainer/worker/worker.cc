@@ -75,7 +75,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
       admission_({.stages = config_.parallelism.stages}),
       bulk_(bulk_config(config_), self_.id, self_.boot),
       exchange_({.outer = config_.outer, .seed = config_.seed}, self_.id, self_.boot),
-      catch_up_({}, self_.id),
+      catch_up_({}, self_.id, self_.boot),
       in_flight_(config_.pipeline.skip == pipeline::Skip::never ? InFlight::Deadlines::off : InFlight::Deadlines::on),
       originator_(originator_config(config_, self_)),
       router_({.self = self_.id,

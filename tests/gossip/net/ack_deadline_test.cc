@@ -57,5 +57,16 @@ TEST(AckDeadline, LateAnswersLengthenIt) {
   EXPECT_EQ(ack.deadline(), 2 * 1s + 50ms);
 }
 
+TEST(SharedDeadline, GrowsOncePerDeadlineHoweverManyRunOut) {
+  SharedDeadline shared;
+  const TimePoint start{};
+  for (int i = 0; i < 20; ++i) shared.timed_out(start);
+  EXPECT_EQ(shared.deadline(), 3s);
+  shared.timed_out(start + 2999ms);
+  EXPECT_EQ(shared.deadline(), 3s);
+  shared.timed_out(start + 3s);
+  EXPECT_EQ(shared.deadline(), 4500ms);
+}
+
 }  // namespace
 }  // namespace starling::net

@@ -27,13 +27,9 @@ struct Swarm {
   CertificateFields delegate_fields() const {
     return {delegate.id(), "w00", Role::observer, Delegation::may_admit, 1, now + 1000};
   }
-  CertificateFields node_fields() const {
-    return {node.id(), "w01", Role::worker, Delegation::none, 7, now + 1000};
-  }
+  CertificateFields node_fields() const { return {node.id(), "w01", Role::worker, Delegation::none, 7, now + 1000}; }
   Bytes delegate_certificate() const { return issue_certificate(owner, run, delegate_fields()); }
-  Bytes chain() const {
-    return chain_of(issue_certificate(delegate, run, node_fields()), delegate_certificate());
-  }
+  Bytes chain() const { return chain_of(issue_certificate(delegate, run, node_fields()), delegate_certificate()); }
 };
 
 void expect_refused(const Result<Certificate>& result, std::string_view reason) {

@@ -14,7 +14,9 @@ namespace starling::net {
 namespace {
 
 template <typename T>
-concept Printable = requires(std::ostream& out, const T& value) { out << value; };
+concept Printable = requires(std::ostream& out, const T& value) {
+  out << value;
+};
 
 NodeKey key_of(std::uint8_t seed) {
   std::array<std::byte, 32> bytes{};

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "gossip/base/real_env.h"
 #include "gossip/net/address.h"
@@ -51,13 +52,18 @@ std::string open_box(std::string_view sealed, std::string_view nonce, const Curv
 RawTcp::RawTcp(const std::string& endpoint, Pump pump) : pump_(std::move(pump)) {
   const auto address = parse_endpoint(endpoint);
   STARLING_CHECK(address, "tests attack endpoints");
-  fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in target{};
   target.sin_family = AF_INET;
   target.sin_port = htons(address->port);
   ::inet_pton(AF_INET, address->host.c_str(), &target.sin_addr);
-  // The kernel accepts for a listening socket, whether or not its process runs.
-  STARLING_CHECK(::connect(fd_, reinterpret_cast<const sockaddr*>(&target), sizeof target) == 0, "a listening port accepts");
+  const RealClock clock;
+  for (const TimePoint end = clock.now() + patience; clock.now() < end; pump_()) {
+    fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    // The kernel accepts for a listening socket, whether or not its process runs: this does not wait.
+    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&target), sizeof target) == 0) break;
+    ::close(std::exchange(fd_, -1));
+  }
+  STARLING_CHECK(fd_ >= 0, "a door that is attacked is open, or opens again");
   ::fcntl(fd_, F_SETFL, O_NONBLOCK);
 }
 
@@ -151,11 +157,12 @@ bool RawCurveClient::shake_hands() {
   const std::string cookie = opened.substr(32);
 
   const std::string vouch_nonce(16, '\7');
-  const std::string vouch = box(text_of(session_.public_key()) + text_of(server_), "VOUCH---" + vouch_nonce,
-                                server_session_, key_);
+  const std::string vouch =
+      box(text_of(session_.public_key()) + text_of(server_), "VOUCH---" + vouch_nonce, server_session_, key_);
   const std::string nonce = big_endian(nonce_++, 8);
   const std::string plain = text_of(key_.public_key()) + vouch_nonce + vouch + metadata_bytes();
-  if (!send_command("\10INITIATE" + cookie + nonce + box(plain, "CurveZMQINITIATE" + nonce, server_session_, session_))) {
+  if (!send_command("\10INITIATE" + cookie + nonce +
+                    box(plain, "CurveZMQINITIATE" + nonce, server_session_, session_))) {
     return false;
   }
   return receive_command().starts_with("\5READY");
@@ -164,10 +171,9 @@ bool RawCurveClient::shake_hands() {
 bool RawCurveClient::send(ByteView payload, More more) {
   const std::string nonce = big_endian(nonce_++, 8);
   const std::string plain = static_cast<char>(more) + std::string(as_text(payload));
-  const std::string body =
-      "\7MESSAGE" + nonce + box(plain, "CurveZMQMESSAGEC" + nonce, server_session_, session_);
-  const std::string frame = std::string(1, body.size() < 256 ? '\0' : '\2') +
-                            big_endian(body.size(), body.size() < 256 ? 1 : 8) + body;
+  const std::string body = "\7MESSAGE" + nonce + box(plain, "CurveZMQMESSAGEC" + nonce, server_session_, session_);
+  const std::string frame =
+      std::string(1, body.size() < 256 ? '\0' : '\2') + big_endian(body.size(), body.size() < 256 ? 1 : 8) + body;
   return tcp_.send(as_bytes(frame));
 }
 

@@ -18,7 +18,7 @@ namespace starling::net {
 class RawTcp {
  public:
   using Pump = std::function<void()>;
-  // Connects to "tcp://127.0.0.1:port".
+  // Connects to "tcp://127.0.0.1:port"; pumps and tries again for two seconds while nobody listens there.
   RawTcp(const std::string& endpoint, Pump pump);
   ~RawTcp();
   RawTcp(const RawTcp&) = delete;

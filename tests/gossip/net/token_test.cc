@@ -28,7 +28,10 @@ struct Swarm {
 
   std::string token(std::int64_t expiry = now + 3600) const {
     return create_token(owner, lobby_key,
-                        {run, Role::worker, expiry, blake2b_256(as_bytes(spec)),
+                        {run,
+                         Role::worker,
+                         expiry,
+                         blake2b_256(as_bytes(spec)),
                          {{"tcp://127.0.0.1:29402", seed.id()}, {"tcp://volunteer.example:1", key_of(9).id()}}});
   }
   JoinToken parsed() const { return std::move(*parse_token(token(), now)); }
@@ -103,7 +106,8 @@ TEST(JoinToken, DamagedIsToldFromCutOff) {
 
 TEST(JoinToken, ExpiredSaysWhen) {
   const Swarm swarm;
-  expect_refused(parse_token(swarm.token(now - 301), now), ErrorCode::unauthenticated, "expired at 2027-01-15 07:54:59 UTC");
+  expect_refused(parse_token(swarm.token(now - 301), now), ErrorCode::unauthenticated,
+                 "expired at 2027-01-15 07:54:59 UTC");
   EXPECT_TRUE(parse_token(swarm.token(now - 299), now));
 }
 
@@ -197,7 +201,8 @@ TEST(JoinRequest, OfAnotherRunIsRefused) {
   Swarm swarm;
   const Bytes frame = swarm.request();
   swarm.trust.run.hash[3] ^= std::byte{1};
-  expect_refused(decode_join_request(frame, swarm.seed.id(), swarm.trust, now), ErrorCode::unauthenticated, "is for run");
+  expect_refused(decode_join_request(frame, swarm.seed.id(), swarm.trust, now), ErrorCode::unauthenticated,
+                 "is for run");
 }
 
 TEST(JoinRequest, CutOffOrPaddedIsRefused) {
@@ -255,7 +260,8 @@ TEST(JoinAnswer, WithACertificateForSomebodyElseIsRefused) {
 TEST(JoinAnswer, SignedByAStrangerIsRefused) {
   const Swarm swarm;
   JoinAdmission admission = swarm.admission();
-  admission.chain = issue_certificate(key_of(8), swarm.run, {swarm.joiner.id(), "x", Role::worker, Delegation::none, 1, now});
+  admission.chain =
+      issue_certificate(key_of(8), swarm.run, {swarm.joiner.id(), "x", Role::worker, Delegation::none, 1, now});
   expect_refused(decode_join_answer(encode_join_answer(admission), swarm.parsed(), swarm.joiner.id(), now),
                  ErrorCode::unauthenticated, "was issued by");
 }
@@ -274,7 +280,8 @@ TEST(JoinAnswer, ARefusalSaysWhyInPlainLetters) {
 
 TEST(JoinAnswer, CutOffAnywhereIsRefused) {
   const Swarm swarm;
-  for (const Bytes& frame : {encode_join_answer(swarm.admission()), encode_join_answer(JoinDenial{JoinRefusal::ended, "over"})}) {
+  for (const Bytes& frame :
+       {encode_join_answer(swarm.admission()), encode_join_answer(JoinDenial{JoinRefusal::ended, "over"})}) {
     for (std::size_t size = 0; size < frame.size(); ++size) {
       EXPECT_FALSE(decode_join_answer(ByteView(frame).first(size), swarm.parsed(), swarm.joiner.id(), now)) << size;
     }

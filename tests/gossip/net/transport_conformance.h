@@ -1,7 +1,7 @@
 // What every Transport must do, whatever is below it: one suite for the sockets and for the simulated network.
 //
-// An implementation shows itself as a TransportWorld: some nodes that can reach each other, and a way to let a little time
-// pass. A test binary defines one, and instantiates the suite:
+// An implementation shows itself as a TransportWorld: some nodes that can reach each other, and a way to let a little
+// time pass. A test binary defines one, and instantiates the suite:
 //
 //   INSTANTIATE_TEST_SUITE_P(Zmq, TransportConformance, testing::Values(TransportWorld::Maker(...)));
 #pragma once
@@ -229,6 +229,20 @@ TEST_P(TransportConformance, WhoWasRevokedFromTheStartIsToldAndNeverHeard) {
   ASSERT_TRUE(run_until([&] { return is_refused(0, 1); }));
   EXPECT_FALSE(is_connected(0, 1, Lane::control));
   EXPECT_EQ(count(1, Lane::control), 0u);
+}
+
+TEST_P(TransportConformance, WhoIsAdmittedAgainIsHeardAgain) {
+  start(2);
+  introduce_all();
+  at(1).revoke(id(0));
+  send(0, 1, Lane::control, "x");
+  ASSERT_TRUE(run_until([&] { return is_refused(0, 1); }));
+  at(1).admit(id(0));
+  const bool heard = run_until([&] {
+    send(0, 1, Lane::control, "again");
+    return count(1, Lane::control) > 0;
+  });
+  EXPECT_TRUE(heard);
 }
 
 TEST_P(TransportConformance, ForgettingAPeerDropsWhatWaitsAndStopsSending) {

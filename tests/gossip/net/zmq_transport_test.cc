@@ -19,6 +19,7 @@ ZmqTransport::Config local_config() {
   ZmqTransport::Config config;
   config.network.listen = "tcp://127.0.0.1:0";
   config.network.listen_is_default = false;
+  config.redial_after_refusal = milliseconds(300);
   return config;
 }
 
@@ -108,7 +109,8 @@ TEST(ZmqTransport, APeerThatComesBackIsConnectedAgain) {
     std::string got;
     for (int i = 0; i < 600 && got.empty(); ++i) {
       (*sender)->send(peer_key.id(), Lane::control, Bytes(as_bytes(life).begin(), as_bytes(life).end()));
-      for (const auto& event : (*sender)->poll(milliseconds(5))) connected += std::holds_alternative<PeerConnected>(event);
+      for (const auto& event : (*sender)->poll(milliseconds(5)))
+        connected += std::holds_alternative<PeerConnected>(event);
       for (const auto& event : (*peer)->poll(milliseconds(5))) {
         if (const auto* frame = std::get_if<Received>(&event)) got = as_text(frame->frame);
       }
@@ -152,7 +154,7 @@ TEST(ZmqTransport, ASeedThatDoesNotAnswerIsReportedOnce) {
   config.lobby.ask_for = milliseconds(200);
   ZmqWorld world(1, config);
   world.transport(0).request_lobby(NodeKey::generate().id(), "tcp://127.0.0.1:9", Bytes(1));
-  world.transport(0).request_lobby(NodeId{}, "tcp://127.0.0.1:9", Bytes(1));      // no key
+  world.transport(0).request_lobby(NodeId{}, "tcp://127.0.0.1:9", Bytes(1));         // no key
   world.transport(0).request_lobby(NodeKey::generate().id(), "nonsense", Bytes(1));  // no address
   std::size_t answers = 0;
   for (int i = 0; i < 200; ++i) {

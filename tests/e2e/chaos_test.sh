@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Whole runs in which processes are killed, stopped or added: chaos_test.sh STARLING CASE
+#   kill      SIGKILL of half of the workers      stop      SIGSTOP of half of them
+#   stage     SIGKILL of every worker of stage 2  launcher  SIGKILL of the launcher
+#   join      a worker that joins by token while the run trains
+# Each ends only processes that it started.
+set -euo pipefail
+starling=$1
+case_name=$2
+dir=$(mktemp -d)
+pids=()
+cleanup() {
+  for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+  for file in "$dir"/runs/*/workers/*/worker.json; do
+    [ -e "$file" ] || continue
+    # Workers are leaders of sessions of their own; those of a run that failed are still there.
+    pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$file")
+    if [ -n "$pid" ] && grep -q starling "/proc/$pid/cmdline" 2>/dev/null; then kill -9 "$pid" 2>/dev/null || true; fi
+  done
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+fail() {
+  echo "FAILED: $*"
+  tail -n 40 "$dir/launch.txt" || true
+  for log in "$dir"/runs/e2e/workers/*/log.txt; do echo "== $log"; tail -n 8 "$log"; done 2>/dev/null || true
+  exit 1
+}
+
+# Sentences enough for a byte model to have something to learn; the same every time.
+awk 'BEGIN {
+  split("The starling,A swarm,One bird,The whole flock,Nobody", who, ",")
+  split("turns with,waits for,follows,flies around,outlives", does, ",")
+  split("its neighbours,the evening,a falcon,the others,the wind", whom, ",")
+  x = 7
+  for (i = 0; i < 4000; i++) {
+    x = (x * 1103515245 + 12345) % 2147483648; a = int(x / 65536) % 5 + 1
+    x = (x * 1103515245 + 12345) % 2147483648; b = int(x / 65536) % 5 + 1
+    x = (x * 1103515245 + 12345) % 2147483648; c = int(x / 65536) % 5 + 1
+    print who[a], does[b], whom[c] "."
+  }
+}' > "$dir/text.txt"
+
+cat > "$dir/run.yaml" <<YAML
+version: 1
+run: {name: e2e, seed: 11, output_dir: $dir/runs}
+model: {model_type: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 2,
+        num_key_value_heads: 1, vocab_size: 256, max_position_embeddings: 32}
+tokenizer: {path: byte}
+data: {train: [$dir/text.txt]}
+training: {seq_len: 32, micro_batch_size: 2, microbatches: 16, max_steps: 60}
+optimizer: {lr: 4.0e-3}
+lr_scheduler: {warmup_steps: 5, min_lr: 4.0e-4}
+parallelism: {stages: 4, replicas: 2}
+outer: {local_steps: 5}
+eval: {interval: 10, batches: 4}
+logging: {log_interval: 1}
+network: {listen: "tcp://127.0.0.1:0"}
+http: {listen: "127.0.0.1:0"}
+YAML
+run="$dir/runs/e2e"
+
+launch() {
+  "$starling" launch "$dir/run.yaml" --local-workers 8 "$@" > "$dir/launch.txt" 2>&1 &
+  pids+=($!)
+}
+# Waits until metrics.jsonl has a line of step $1.
+wait_for_step() {
+  for _ in $(seq 1 600); do
+    if [ -e "$run/metrics.jsonl" ] && grep -q "\"step\":$1," "$run/metrics.jsonl"; then return 0; fi
+    sleep 0.1
+  done
+  fail "step $1 was not reached"
+}
+wait_for_exit() {
+  for _ in $(seq 1 2400); do
+    kill -0 "$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  fail "process $1 did not end"
+}
+exit_codes() { sed -n 's/.*"exit_code": \([a-z0-9-]*\).*/\1/p' "$run"/workers/*/worker.json | sort | uniq -c | tr -s ' \n' ' '; }
+last_val_loss() { grep -o '"val/loss":[0-9.]*' "$run/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
+val_loss_at() { grep "\"step\":$1," "$run/metrics.jsonl" | grep -o '"val/loss":[0-9.]*' | head -n 1 | cut -d: -f2; }
+expect_learned_since() {
+  local before after
+  before=$(val_loss_at "$1")
+  after=$(last_val_loss)
+  echo "validation loss at step $1: $before, at the end: $after"
+  awk -v a="$after" -v b="$before" 'BEGIN { exit !(a != "" && b != "" && a < 0.95 * b) }' || fail "the loss did not go on falling"
+}
+expect_end() {
+  grep -q '"step":60,' "$run/metrics.jsonl" || fail "metrics.jsonl does not reach step 60"
+  echo "exit codes:$(exit_codes)"
+}
+
+case "$case_name" in
+  kill | stop | stage)
+    if [ "$case_name" = stage ]; then what="kill stage 2 at step 10"; else what="$case_name 50% at step 10"; fi
+    launch --chaos "$what"
+    launcher=$!
+    status=0
+    wait "$launcher" || status=$?
+    [ "$status" = 0 ] || fail "launch ended with $status"
+    expect_end
+    gone=$([ "$case_name" = stage ] && echo 2 || echo 4)
+    [ "$(grep -c '"event":"chaos"' "$run/events.jsonl")" = "$gone" ] || fail "expected $gone victims"
+    survivors=$(sed -n 's/.*"exit_code": \(0\).*/\1/p' "$run"/workers/*/worker.json | wc -l)
+    [ "$survivors" = $((8 - gone)) ] || fail "expected $((8 - gone)) workers with exit code 0, got $survivors"
+    grep -q '"event":"dead"' "$run/events.jsonl" || fail "nobody noticed"
+    expect_learned_since 10
+    ;;
+  launcher)
+    launch
+    launcher=$!
+    wait_for_step 10
+    kill -9 "$launcher"
+    for _ in $(seq 1 2400); do
+      if [ "$(exit_codes)" = " 8 0 " ]; then break; fi
+      sleep 0.1
+    done
+    [ "$(exit_codes)" = " 8 0 " ] || fail "exit codes are$(exit_codes)"
+    expect_end
+    expect_learned_since 10
+    ;;
+  join)
+    launch
+    launcher=$!
+    wait_for_step 10
+    "$starling" join "$run/join.token" --name late --dir "$dir/late" --data / --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 \
+      > "$dir/join.txt" 2>&1 &
+    joiner=$!
+    pids+=("$joiner")
+    status=0
+    wait "$launcher" || status=$?
+    [ "$status" = 0 ] || fail "launch ended with $status"
+    wait "$joiner" || status=$?
+    [ "$status" = 0 ] || { cat "$dir/join.txt"; fail "join ended with $status"; }
+    expect_end
+    grep -q '"worker":"late"' "$dir/late/metrics.jsonl" || fail "the joiner never closed a step"
+    grep -q '"event":"copied"' "$dir/late/events.jsonl" || fail "the joiner did not copy a replica's state"
+    expect_learned_since 10
+    ;;
+  *) fail "no such case: $case_name" ;;
+esac
+echo "passed: $case_name"
