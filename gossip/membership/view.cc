@@ -41,6 +41,12 @@ bool differ_importantly(const Record& a, const Record& b) {
          a.finished != b.finished || a.last_step != b.last_step;
 }
 
+bool is_record_of(const NodeId& id, const net::Update& update) {
+  if (update.kind != net::Update::Kind::record) return false;
+  const auto label = peek_record(update.bytes);
+  return label && label->id == id;
+}
+
 bool same_member(const Record& a, const Record& b) {
   return a.certificate == b.certificate && a.name == b.name && a.role == b.role;
 }
@@ -53,7 +59,8 @@ View::Entry::Entry(Duration heartbeat_interval)
       accusing(heartbeat_interval, accusing_burst),
       pages(page_interval, pages_burst),
       news(heartbeat_interval, news_burst),
-      told(heartbeat_interval, 1) {}
+      told(heartbeat_interval, 1),
+      forging(heartbeat_interval, 1) {}
 
 View::View(Config config, Record self, const Signatures& signatures, CertificateCheck check, Stream random, TimePoint now)
     : config_(config),
@@ -107,7 +114,7 @@ void View::handle(const MessageCame& event, Turn& turn) {
   tell_if_accused(event.from, turn);
 }
 
-void View::handle(const UpdateCame& event, Turn& turn) { absorb({event.update}, turn); }
+void View::handle(const UpdateCame& event, Turn& turn) { absorb({event.update}, std::nullopt, turn); }
 
 void View::handle(const DoneCame& event, Turn& turn) { raise_done(event.originator, event.done, turn); }
 
@@ -142,7 +149,7 @@ void View::handle(const SelfChanged& event, Turn& turn) {
 
 void View::answer(const NodeId& from, const net::Ping& ping, Turn& turn) {
   raise_done(from, ping.done, turn);
-  absorb(ping.updates, turn);
+  absorb(ping.updates, from, turn);
   const auto it = entries_.find(from);
   if (it == entries_.end()) return;  // we have no address of it, and its record was not among its news
   std::vector<net::Update> updates;
@@ -163,7 +170,7 @@ void View::answer(const NodeId& from, const net::Ack& ack_message, Turn& turn) {
     turn.send(relay->second.asker, net::Ack{relay->second.sequence, from, own_done(), {}});
     relays_.erase(relay);
   }
-  absorb(ack_message.updates, turn);
+  absorb(ack_message.updates, from, turn);
 }
 
 void View::answer(const NodeId& from, const net::PingRequest& request, Turn& turn) {
@@ -186,7 +193,7 @@ void View::answer(const NodeId& from, const net::ViewRequest& request, Turn& tur
 }
 
 void View::answer(const NodeId& from, const net::ViewPage& page, Turn& turn) {
-  absorb(page.updates, turn);
+  absorb(page.updates, from, turn);
   const std::uint32_t pages = std::clamp(page.pages, std::uint32_t{1}, net::max_view_pages);
   if (page.page == habit_page_) habit_page_ = page.page + 1 < pages ? page.page + 1 : 0;
   const auto it = std::find_if(readings_.begin(), readings_.end(), [&](const Reading& reading) {
@@ -203,14 +210,25 @@ void View::answer(const NodeId& from, const net::ViewPage& page, Turn& turn) {
 
 // ---------------------------------------------------------------- reading what others say
 
-void View::absorb(const std::vector<net::Update>& updates, Turn& turn) {
+void View::absorb(const std::vector<net::Update>& updates, const std::optional<NodeId>& from, Turn& turn) {
+  const auto sender = from ? entries_.find(*from) : entries_.end();
+  if (sender != entries_.end() && !sender->second.forging.has(turn.now)) return;
+  const bool stranger = from && sender == entries_.end();  // it has one thing to say: its own record
   // Records first: an accusation means nothing before accuser and accused are known. One forged item and the rest is not
-  // read: honest members check before they pass on, and every signature costs us more than it costs a forger.
-  for (const net::Update& update : updates) {
-    if (update.kind == net::Update::Kind::record && absorb_record(update.bytes, turn) == Item::forged) return;
-  }
-  for (const net::Update& update : updates) {
-    if (update.kind == net::Update::Kind::suspicion && absorb_suspicion(update.bytes, turn) == Item::forged) return;
+  // read, nor anything else of this sender for one interval: honest members check before they pass on, and a signature
+  // costs us more to refuse than it costs a forger to invent.
+  for (const auto kind : {net::Update::Kind::record, net::Update::Kind::suspicion}) {
+    for (const net::Update& update : updates) {
+      if (update.kind != kind) continue;
+      if (stranger && !is_record_of(*from, update)) continue;
+      const Item item = kind == net::Update::Kind::record ? absorb_record(update.bytes, turn)
+                                                           : absorb_suspicion(update.bytes, turn);
+      if (item == Item::fine) continue;
+      // Looked up again: a newcomer among the records may have taken a dead sender's place.
+      const auto forger = from ? entries_.find(*from) : entries_.end();
+      if (forger != entries_.end()) forger->second.forging.take(turn.now);
+      return;
+    }
   }
 }
 

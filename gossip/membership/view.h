@@ -11,7 +11,8 @@
 // table is read, accusations of the dead included, so that tables become equal. Every sixth interval somebody dead is
 // told so: a healed partition needs one such knock. And whoever is heard of although accused is told at once.
 //
-// What a member can do to us is bounded: one forged item ends the reading of its packet; records cost an allowance per id
+// What a member can do to us is bounded: one forged item ends the reading of its packet and of that sender's news for
+// one interval; records cost an allowance per id
 // (new lives and new versions apart: 16 and 4 at once, then one a second; nothing is lost by it, as the newest record
 // stays on the pages of others), accusations one per accuser (16, then one per heartbeat_interval); at most four accusers
 // of one peer are kept; a table that is full forgets the dead, or does not take the newcomer.
@@ -157,6 +158,7 @@ class View {
     Allowance pages;                          // pages it may read
     Allowance news;                           // acks to it that carry news
     Allowance told;                           // unasked words to it that it is accused
+    Allowance forging;                        // packets of it with a forged item; spent: its news are not read
   };
   struct Forgotten {                          // of a life that left the table
     RecordOrder order;
@@ -193,7 +195,7 @@ class View {
   void answer(const NodeId&, const Other&, Turn&) {}
 
   // Reading what others say.
-  void absorb(const std::vector<net::Update>& updates, Turn& turn);
+  void absorb(const std::vector<net::Update>& updates, const std::optional<NodeId>& from, Turn& turn);
   Item absorb_record(const Bytes& bytes, Turn& turn);
   Item absorb_own_record(const Bytes& bytes, const RecordOrder& order, Turn& turn);
   Item absorb_suspicion(const Bytes& bytes, Turn& turn);

@@ -138,7 +138,7 @@ void View::notice_late_wake(Turn& turn) {
   detector_.woke_late(gap, turn.now);
   spread_at_ += gap;
   upkeep_at_ += gap;
-  for (Reading& reading : readings_) reading.give_up_at += gap;
+  readings_.clear();
   readings_wanted_ = static_cast<int>(max_readings);
   // The others suspect us, or will have buried us: a new life answers both.
   unpublished_ = SelfChanged::Kind::important;
