@@ -222,7 +222,10 @@ void NodeReport::refresh() {
   using metrics::Traffic;
   const trainer::WorkerCounters& c = worker_->counters();
   const membership::Swarm& swarm = worker_->swarm();
-  if (const auto usage = metrics::read_process_usage()) rss_bytes_ = usage->resident_bytes;
+  if (const auto usage = metrics::read_process_usage()) {
+    rss_bytes_ = usage->resident_bytes;
+    metrics_.set_process(*usage);
+  }
   std::map<metrics::WorkerState, int> states;
   for (const auto& [id, peer] : swarm.peers) {
     if (peer.record.role != membership::Role::worker) continue;
