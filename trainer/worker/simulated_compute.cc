@@ -111,7 +111,7 @@ JobResult SimulatedCompute::run(const Backward& job) {
   if (graph == graphs_.end()) return GradientMade{.microbatch = job.microbatch, .finite = false};
   graphs_.erase(graph);
   body_.push_back(job.microbatch);
-  return GradientMade{job.microbatch, activation(job.microbatch), config_.tokens, true};
+  return GradientMade{job.microbatch, stage_ == 0 ? nullptr : activation(job.microbatch), config_.tokens, true};
 }
 
 JobResult SimulatedCompute::run(const DropKept& job) {
@@ -120,6 +120,11 @@ JobResult SimulatedCompute::run(const DropKept& job) {
 }
 
 JobResult SimulatedCompute::run(const OptimizerStep& job) {
+  if (job.body_tokens + job.head_tokens == 0) {
+    body_.clear();
+    head_.clear();
+    return Stepped{job.step, false, 0.0};
+  }
   for (std::size_t i = 0; i < theta_.size(); ++i) {
     float sum = 0.0F;
     for (const MicrobatchId& id : body_) sum += gradient(id, i);
@@ -164,6 +169,7 @@ JobResult SimulatedCompute::run(const Load& job) {
   for (const auto* part : {&phi, &m, &v}) {
     if (!*part) return Loaded{job.stage, part->error().message};
   }
+  stage_ = job.stage;
   theta_ = *phi;
   slow_ = SlowWeights(std::move(*phi));
   adam_m_ = std::move(*m);

@@ -83,6 +83,7 @@ class SimulatedCompute final : public Compute {
   TimePoint free_at_{};
   std::vector<Completion> waiting_;      // done while paused
 
+  Stage stage_ = no_stage;
   std::vector<float> theta_, adam_m_, adam_v_;
   SlowWeights slow_;
   std::uint64_t version_ = 0;
