@@ -441,6 +441,26 @@ TEST(View, AccusationsAreCountedPerAccuser) {
 }
 
 // The liar may accuse as loudly as it likes: those it accuses answer, and whom we hear ourselves we do not even suspect.
+TEST(View, ALiarKillsNobody) {
+  Bench b(10);
+  std::uint64_t incarnation = 0;
+  int suspected = 0;
+  for (int n = 0; n < 600; ++n) {
+    b.on(View::HeardFrom{test_id(5)});
+    b.give(accusation(1, 5, 1, incarnation));
+    b.give(accusation(1, 6, 1, incarnation));
+    b.run(100ms);
+    suspected += b.state(5) == PeerState::suspect ? 1 : 0;
+    if (n % 20 == 19) {  // 6 is not heard of but for its answers, two seconds later each
+      ++incarnation;
+      b.give(update_of(with_order(test_record(6), 1, incarnation, 0)));
+      b.give(update_of(with_order(test_record(5), 1, incarnation, 0)));
+    }
+    ASSERT_NE(b.state(5), PeerState::dead);
+    ASSERT_NE(b.state(6), PeerState::dead);
+  }
+  EXPECT_EQ(suspected, 0);
+}
 
 TEST(View, ANewLifeRefutesAndAnOldAccusationDoesNotStick) {
   Bench b(5);
@@ -563,6 +583,33 @@ TEST(View, ReadsTwoTablesToTheEndWhenItStarts) {
   EXPECT_FALSE(sent_to<net::ViewRequest>(repeated, 1).empty()) << "the answer was lost";
   b.from(1, net::ViewPage{1, 3, {}});
   EXPECT_TRUE(sent_to<net::ViewRequest>(b.from(1, net::ViewPage{2, 3, {}}), 1).empty());
+}
+
+TEST(View, AWakeThatIsLateTakesANewLifeAndReadsTwoTables) {
+  Bench b(5);
+  b.run_with(5, 10s);
+  b.now += 40s;
+  const auto actions = b.on(View::HeardFrom{test_id(2)});
+  const auto late = only<View::WokeLate>(actions);
+  ASSERT_EQ(late.size(), 1U);
+  EXPECT_GT(late[0].gap, 38s);
+  EXPECT_LE(late[0].gap, 40s);
+  EXPECT_EQ(b.view.self().incarnation, 1U);
+  int requests = 0;
+  for (const auto& send : only<View::Send>(actions)) requests += static_cast<int>(std::holds_alternative<net::ViewRequest>(send.message));
+  EXPECT_EQ(requests, 2);
+  for (int i = 1; i <= 5; ++i) EXPECT_EQ(b.state(i), PeerState::active);
+}
+
+TEST(View, ADeadOneIsTriedNowAndThen) {
+  Bench b(5);
+  for (int accuser = 1; accuser <= 4; ++accuser) b.give(accusation(accuser, 5, 1, 0));
+  b.run_with(4, 6s);
+  ASSERT_EQ(b.state(5), PeerState::dead);
+  const auto knocks = sent_to<net::Ping>(b.run_with(4, 30s), 5);
+  EXPECT_GE(knocks.size(), 4U);
+  EXPECT_LE(knocks.size(), 6U);
+  EXPECT_EQ(knocks[0].updates.at(0).kind, net::Update::Kind::suspicion) << "it is told why";
 }
 
 TEST(View, GivesTheLatelyHeardToNewcomers) {
