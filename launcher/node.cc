@@ -13,6 +13,7 @@ namespace {
 
 constexpr Duration publish_interval = std::chrono::seconds(1);
 constexpr Duration show_metrics_interval = std::chrono::seconds(5);
+constexpr int most_rounds = 4;
 constexpr Duration flush_for = std::chrono::milliseconds(300);
 constexpr std::int64_t assumed_free_bytes = 4LL << 30;
 
@@ -80,12 +81,17 @@ Node::Node(NodeParts parts, trainer::Worker::Self self, trainer::WorkerConfig co
 bool Node::turn(Duration at_most) {
   const TimePoint before = parts_.clock.now();
   const TimePoint until = std::min({worker_->next_deadline(), publish_at_, before + at_most});
-  auto events = parts_.transport.poll(std::max(Duration::zero(), until - before));
-  for (auto& event : events) worker_->on(std::move(event), parts_.clock.now());
-  if (parts_.take_completions) {
-    for (auto& completion : parts_.take_completions()) {
-      worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
+  // All that waits is read before the worker looks at its deadlines: a loop that the machine held up must not take its own
+  // delay for the silence of others. Bounded, so that a flood cannot keep it from its deadlines.
+  for (int round = 0; round < most_rounds; ++round) {
+    auto events = parts_.transport.poll(round == 0 ? std::max(Duration::zero(), until - before) : Duration::zero());
+    for (auto& event : events) worker_->on(std::move(event), parts_.clock.now());
+    if (parts_.take_completions) {
+      for (auto& completion : parts_.take_completions()) {
+        worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
+      }
     }
+    if (events.empty()) break;
   }
   const TimePoint now = parts_.clock.now();
   worker_->on(trainer::Worker::Tick{}, now);

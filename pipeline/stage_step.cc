@@ -235,7 +235,8 @@ void StageStep::handle(const Computed& event, const membership::Swarm&, TimePoin
     if (event.good && event.work == Work::backward) mark_added(event.microbatch);
   }
   const auto it = kept_.find(event.microbatch);
-  if (it == kept_.end()) return;  // freed while the device worked on it; what it added is counted above
+  // Freed while the device worked on it, and perhaps here again; what it added is counted above.
+  if (it == kept_.end() || it->second.order != event.visit) return;
   Kept& kept = it->second;
   if (!event.good) {
     out.emplace_back(Drop{event.microbatch, Drop::Why::bad_input, kept.from});
@@ -271,7 +272,7 @@ std::optional<StageStep::NextWork> StageStep::next_work() {
     if (adds) ++adding_;
     kept.phase = Phase::computing;
     ready_.erase(it);
-    return NextWork{kept.header, kept.work};
+    return NextWork{kept.header, kept.work, kept.order};
   }
   return std::nullopt;
 }

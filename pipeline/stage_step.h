@@ -80,6 +80,7 @@ class StageStep {
   };
   struct Computed {
     MicrobatchId microbatch;
+    std::uint64_t visit = 0;                 // NextWork's
     Work work = Work::forward;
     Purpose purpose = Purpose::train;
     std::int64_t tokens = 0;                 // loss: targets; backward: tokens whose gradient was added
@@ -170,6 +171,7 @@ class StageStep {
   struct NextWork {
     MicrobatchHeader header;
     Work work = Work::forward;
+    std::uint64_t visit = 0;                 // a microbatch may be freed and come again while the device works on it
   };
   std::optional<NextWork> next_work();
   bool has_work() const { return !ready_.empty(); }
@@ -196,6 +198,11 @@ class StageStep {
   // Where a microbatch's pass in this direction stands: for AskAnswer.
   Where where(const MicrobatchId& id, Direction direction) const;
   bool keeps(const MicrobatchId& id) const { return kept_.contains(id); }
+  // The same, and not freed and come again meanwhile.
+  bool keeps(const MicrobatchId& id, std::uint64_t visit) const {
+    const auto it = kept_.find(id);
+    return it != kept_.end() && it->second.order == visit;
+  }
   const MicrobatchHeader* header(const MicrobatchId& id) const;
   std::size_t kept() const { return kept_.size(); }
   std::int64_t kept_bytes() const;

@@ -332,6 +332,7 @@ void SimWorld::deliver(std::size_t index, std::uint64_t generation, Worker::Even
   if (!node.up || node.generation != generation || node.paused) return;
   if (node.worker) {
     node.worker->on(std::move(event), scheduler_.now());
+    node.worker->on(Worker::Tick{}, scheduler_.now());
     return after_event(index);
   }
   if (const auto* network = std::get_if<net::TransportEvent>(&event)) {

@@ -130,11 +130,11 @@ void Worker::on(Event event, TimePoint now) {
           leave(Exit::left, "asked to leave");
         } else if constexpr (std::is_same_v<E, FinishWished>) {
           finish_wished(e.statement);
+        } else {
+          tick();
         }
       },
       std::move(event));
-  drain();
-  tick();
   drain();
 }
 
@@ -321,6 +321,7 @@ void Worker::feed(InFlight::Event event) { enqueue(in_flight_.on(event, now_)); 
 void Worker::feed(Originator::Event event) { enqueue(originator_.on(event, swarm(), originator_clock(), now_)); }
 void Worker::feed(RunEnd::Event event) { enqueue(run_end_.on(event, swarm(), stage_step_->step(), now_)); }
 void Worker::feed_placement(Placement::Event event) {
+  if (config_.pipeline.takeover == pipeline::Takeover::never) return;
   const bool free = life_ == Life::active && !copying_stage_ && !stage_step_->ended() && swarm().largest_done() > 0;
   enqueue(placement_.on(event, swarm(), stage_, free ? Placement::MayMove::yes : Placement::MayMove::no, now_));
 }
@@ -396,7 +397,7 @@ void Worker::pump() {
       inputs_.erase(it);
     }
     ++on_device_;
-    const MicrobatchJob what{next->header, next->work};
+    const MicrobatchJob what{next->header, next->work, next->visit};
     switch (next->work) {
       case pipeline::Work::begin: submit(Begin{id, slot_, pass}, what); break;
       case pipeline::Work::forward: submit(Forward{id, input, pass}, what); break;
@@ -422,10 +423,11 @@ void Worker::done(Completion completion) {
 void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
   --on_device_;
   StageStep::Computed computed{.microbatch = job.header.id,
+                               .visit = job.visit,
                                .work = job.work,
                                .purpose = job.header.purpose,
                                .compute_seconds = completion.compute_seconds};
-  const bool wanted = stage_step_->keeps(job.header.id);
+  const bool wanted = stage_step_->keeps(job.header.id, job.visit);
   if (!wanted) ++counters_.late_completions;
   const char* phase = job.work == pipeline::Work::backward ? "backward" : "forward";
   env_.listener.job_took(phase, completion.compute_seconds);

@@ -78,6 +78,8 @@ class Worker {
   struct FinishWished {                  // Ctrl-C on the launcher: the owner's signed statement
     Bytes statement;
   };
+  // Deadlines are looked at here alone, once all that came has been handed over: after a pause of this process the answers
+  // that wait for it are read before anybody is called late.
   struct Tick {};
   using Event = std::variant<net::TransportEvent, ComputeDone, LeaveWished, FinishWished, Tick>;
 
@@ -158,6 +160,7 @@ class Worker {
   struct MicrobatchJob {
     Header header;
     pipeline::Work work;
+    std::uint64_t visit = 0;
   };
   struct StepJob {
     StepReport report;
@@ -181,8 +184,8 @@ class Worker {
     Stage stage;
     WeightsFrom from;
   };
-  struct DropJob {};
-  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, DropJob>;
+  struct Unanswered {};                  // its answer says nothing that is not known
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, Unanswered>;
   void submit(Job job, JobFor what);
   void pump();
   void done(Completion completion);
@@ -193,7 +196,7 @@ class Worker {
   void finished(const BackupJob& job, const Completion& completion);
   void finished(const ServeJob& job, const Completion& completion);
   void finished(const LoadJob& job, const Completion& completion);
-  void finished(const DropJob& job, const Completion& completion);
+  void finished(const Unanswered& job, const Completion& completion);
 
   // ---- deciders, fed and drained
   void feed(View::Event event);

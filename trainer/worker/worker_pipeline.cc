@@ -350,11 +350,11 @@ void Worker::free_microbatch(const MicrobatchId& id) {
     outputs_.erase(Key{id, direction});
     upstream_.erase(Key{id, direction});
   }
-  submit(DropKept{id}, DropJob{});
+  submit(DropKept{id}, Unanswered{});
   if (eval_ && id.originator == self_.id && eval_->out.erase(id.index) > 0) start_eval_windows();
 }
 
-void Worker::finished(const DropJob&, const Completion&) {}
+void Worker::finished(const Unanswered&, const Completion&) {}
 
 void Worker::carry_out(const Originator::Start& action) {
   began_[action.microbatch] = now_;
