@@ -60,6 +60,7 @@ class Worker {
     std::string http;
     // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
     std::variant<Credentials::Welcome, Bytes> admission;
+    std::vector<Bytes> known = {};       // an observer that comes back: signed records of members, to be asked for news
   };
   // The record of a node that has no stage yet: for its join request.
   static membership::Record first_record(const Self& self, const net::Transport& transport);
@@ -109,6 +110,8 @@ class Worker {
   Stage stage() const { return stage_; }
   bool active() const { return life_ == Life::active; }
   const membership::Record& record() const { return record_; }
+  // Of up to `limit` active members other than this node: for another start of it.
+  std::vector<Bytes> signed_members(std::size_t limit) const { return view_.signed_active(limit); }
   bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
 
