@@ -85,22 +85,6 @@ int run_threads(std::int64_t local_workers) {
   return std::max(1, static_cast<int>(cores / local_workers));
 }
 
-NodeReport::Config report_config(const RunConfig& config, const net::JoinToken& token, const std::string& name) {
-  NodeReport::Config out;
-  out.run_name = config.run.name;
-  out.run_id = token.grant.run.brief();
-  out.name = name;
-  out.host = host_number();
-  out.log_interval = config.logging.log_interval;
-  out.stages = config.parallelism.stages;
-  out.workers_wanted = config.parallelism.stages * config.parallelism.replicas;
-  out.tokens_per_microbatch = config.training.tokens_per_microbatch();
-  out.model = config.model.model_type;
-  out.algorithm = outer::to_string(config.outer.algorithm);
-  out.jsonl = config.logging.jsonl;
-  return out;
-}
-
 // One life of a worker, from its identity to its exit.
 Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken token, const Signals& signals) {
   const RealClock clock;
@@ -147,13 +131,10 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   if (!device) return tl::unexpected(device.error());
 
   const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
-  auto metrics_file = metrics::LineFile::open(files / "metrics.jsonl");
-  if (!metrics_file) return tl::unexpected(metrics_file.error());
-  auto events_file = metrics::LineFile::open(files / "events.jsonl");
-  if (!events_file) return tl::unexpected(events_file.error());
-  NodeReport report(report_config(*config, token, welcome->name), clock, std::move(*metrics_file), std::move(*events_file));
+  auto report = open_report(report_config(*config, token.grant.run, welcome->name), files, clock);
+  if (!report) return tl::unexpected(report.error());
   self.admission = std::move(*welcome);
-  Node node({*config, clock, **transport, credentials, report, http->get(), device->compute.get(), device->take_completions},
+  Node node({*config, clock, **transport, credentials, **report, http->get(), device->compute.get(), device->take_completions},
             std::move(self), worker_config(*config, place.local_workers));
   bool leaving = false;
   while (node.turn(std::chrono::milliseconds(500))) {

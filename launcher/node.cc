@@ -49,6 +49,31 @@ std::uint64_t host_number() {
   return xxh3_64(as_bytes(name));
 }
 
+NodeReport::Config report_config(const RunConfig& config, const RunId& run, const std::string& name) {
+  NodeReport::Config out;
+  out.run_name = config.run.name;
+  out.run_id = run.brief();
+  out.name = name;
+  out.host = host_number();
+  out.log_interval = config.logging.log_interval;
+  out.stages = config.parallelism.stages;
+  out.workers_wanted = config.parallelism.stages * config.parallelism.replicas;
+  out.tokens_per_microbatch = config.training.tokens_per_microbatch();
+  out.model = config.model.model_type;
+  out.algorithm = outer::to_string(config.outer.algorithm);
+  out.jsonl = config.logging.jsonl;
+  return out;
+}
+
+Result<std::unique_ptr<NodeReport>> open_report(NodeReport::Config config, const std::filesystem::path& folder,
+                                                const Clock& clock) {
+  auto metrics_file = metrics::LineFile::open(folder / "metrics.jsonl");
+  if (!metrics_file) return tl::unexpected(metrics_file.error());
+  auto events_file = metrics::LineFile::open(folder / "events.jsonl");
+  if (!events_file) return tl::unexpected(events_file.error());
+  return std::make_unique<NodeReport>(std::move(config), clock, std::move(*metrics_file), std::move(*events_file));
+}
+
 trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_workers) {
   trainer::WorkerConfig out;
   out.seed = config.run.seed;
@@ -85,11 +110,13 @@ bool Node::turn(Duration at_most) {
   // delay for the silence of others. Bounded, so that a flood cannot keep it from its deadlines.
   for (int round = 0; round < most_rounds; ++round) {
     auto events = parts_.transport.poll(round == 0 ? std::max(Duration::zero(), until - before) : Duration::zero());
-    for (auto& event : events) worker_->on(std::move(event), parts_.clock.now());
+    for (auto& event : events) {
+      has_heard_ = has_heard_ || std::holds_alternative<net::Received>(event);
+      worker_->on(std::move(event), parts_.clock.now());
+    }
     if (parts_.take_completions) {
       for (auto& completion : parts_.take_completions()) {
         worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
-      }
     }
     if (events.empty()) break;
   }

@@ -202,9 +202,12 @@ void NodeReport::print_step(Step step) {
   if (rate > 0.0) out.tokens_per_second = rate;
   out.workers_active = static_cast<std::int64_t>(worker_->swarm().live_workers().size());
   out.workers_wanted = config_.workers_wanted;
-  const double elapsed = clock_.unix_seconds() - last_line_at_;
-  const auto done = static_cast<double>(step);
-  if (out.max_steps > step && done > 0) out.eta_seconds = elapsed / done * static_cast<double>(out.max_steps - step);
+  if (!first_printed_) first_printed_.emplace(step, clock_.unix_seconds());
+  const auto& [first, since] = *first_printed_;
+  if (out.max_steps > step && step > first) {
+    const double per_step = (clock_.unix_seconds() - since) / static_cast<double>(step - first);
+    out.eta_seconds = per_step * static_cast<double>(out.max_steps - step);
+  }
   std::fprintf(stderr, "%s\n", metrics::format_step_line(out).c_str());
 }
 

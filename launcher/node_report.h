@@ -85,6 +85,7 @@ class NodeReport final : public trainer::Listener {
   std::map<std::string, metrics::WorkerSnapshot> snapshots_;
   std::map<Step, std::vector<metrics::MetricsLine>> step_lines_;  // of steps not yet printed
   Step printed_ = 0;
+  std::optional<std::pair<Step, double>> first_printed_;          // and when: what the eta is reckoned from
   std::optional<double> loss_;
   std::optional<double> validation_loss_;    // for the next line
   std::optional<double> divergence_;

@@ -123,7 +123,7 @@ Packed pack(FlatBufferBuilder& b, const StateInfo& m) {
     return fbs::CreateOriginatorDone(b, put(b, d.first), d.second.boot, d.second.step);
   });
   return packed(fbs::CreateStateInfo(b, m.request, m.stage, m.step, m.round, on_wire(m.tau), m.adam_steps, m.parts,
-                                     m.closed_any, done));
+                                     m.closed_any, done, m.gradient_norm));
 }
 
 // ---------------------------------------------------------------- bulk

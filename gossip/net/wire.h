@@ -216,6 +216,7 @@ struct StateInfo {
   std::uint8_t parts = 0;     // which are going to be offered; 0: refused
   bool closed_any = false;    // the donor has closed a step: weights must be copied, not drawn
   std::vector<std::pair<NodeId, DoneMark>> done;
+  double gradient_norm = 0.0; // of the donor's last step, before clipping; 0: none yet
   bool operator==(const StateInfo&) const = default;
 };
 

@@ -6,6 +6,7 @@
 // inside a frame, so a small frame could stand for much memory: every count is checked before anything is copied, which
 // bounds what one frame can make us allocate to max_updates * max_record_bytes.
 #include <algorithm>
+#include <limits>
 
 #include "gossip/net/wire.h"
 #include "gossip/net/wire_generated.h"
@@ -230,6 +231,7 @@ class Decoder {
     out.adam_steps = within<std::int64_t>(in.adam_steps(), 0, max_step, "adam_steps");
     out.parts = within<std::uint8_t>(in.parts(), 0, 7, "parts");
     out.closed_any = in.closed_any();
+    out.gradient_norm = within(in.gradient_norm(), 0.0, std::numeric_limits<double>::max(), "gradient_norm");
     if (in.done() == nullptr) return out;
     require(in.done()->size() <= max_originators, "done");
     if (wrong_ != nullptr) return out;

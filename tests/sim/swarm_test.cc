@@ -1,6 +1,7 @@
 // The whole control plane in virtual time: real Workers, deciders and codecs over a simulated network and device.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
@@ -133,6 +134,73 @@ TEST(Swarm, HalfOfTheWorkersStopAtOnceAndTheRunReachesItsEnd) {
     expect_good_end(world, 60);
     if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
   }
+}
+
+// Kills whoever holds stage 2 or a copy of it, as `world` stands.
+void lose_stage_2_and_its_copies(SimWorld& world) {
+  for (const auto& node : world.nodes()) {
+    if (!node->worker || node->worker->record().role != membership::Role::worker) continue;
+    const membership::Record& record = node->worker->record();
+    const bool holds = std::any_of(record.backups.begin(), record.backups.end(),
+                                   [](const membership::BackupHeld& held) { return held.stage == 2; });
+    if (holds || record.stage == 2) world.apply({.kind = sim::Fault::Kind::crash, .node = node->index});
+  }
+}
+
+std::vector<const SimWorld::Node*> holders_of(const SimWorld& world, Stage stage) {
+  std::vector<const SimWorld::Node*> out;
+  for (const auto& node : world.nodes()) {
+    if (node->worker && node->worker->active() && node->worker->stage() == stage) out.push_back(node.get());
+  }
+  return out;
+}
+
+TEST(Swarm, AStageWithoutAnyCopyIsMadeFromItsNeighbours) {
+  for (const std::uint64_t seed : seeds(2)) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
+    add_log(config);
+    SimWorld world(config);
+    while (reached(world) < 15) world.run_until(world.now() + 100ms);
+    lose_stage_2_and_its_copies(world);
+    while (holders_of(world, 2).empty() && world.now() < TimePoint{} + 300s) world.run_until(world.now() + 10ms);
+    const auto takers = holders_of(world, 2);
+    ASSERT_EQ(takers.size(), 1U) << "seed " << seed << ": " << summary(world);
+    EXPECT_EQ(takers[0]->takeovers, std::vector<std::string>{"neighbours"}) << "seed " << seed;
+    // Every gradient has the same norm there, so the mean of one replica of each side is not weighted.
+    const std::span<const float> phi = takers[0]->compute->phi();
+    int pairs = 0;
+    for (const SimWorld::Node* left : holders_of(world, 1)) {
+      for (const SimWorld::Node* right : holders_of(world, 3)) {
+        bool equal = true;
+        for (std::size_t i = 0; i < phi.size(); ++i) {
+          equal = equal && phi[i] == 0.5F * left->compute->phi()[i] + 0.5F * right->compute->phi()[i];
+        }
+        pairs += equal ? 1 : 0;
+      }
+    }
+    EXPECT_GE(pairs, 1) << "seed " << seed << ": the taker's weights are nobody's mean";
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
+    expect_good_end(world, 60);
+  }
+}
+
+TEST(Swarm, AStageThatIsLostBeforeTheFirstRoundEndsIsDrawnAgain) {
+  SimWorld::Config config = swarm_config(3, 4, 4, 60);
+  // Long rounds, so that the taker is there before the first one ends.
+  config.worker.outer.local_steps = 40;
+  SimWorld world(config);
+  while (reached(world) < 2) world.run_until(world.now() + 100ms);
+  const auto replicas = holders_of(world, 2);
+  const std::vector<float> drawn(replicas[0]->compute->phi().begin(), replicas[0]->compute->phi().end());
+  lose_stage_2_and_its_copies(world);
+  while (holders_of(world, 2).empty() && world.now() < TimePoint{} + 300s) world.run_until(world.now() + 10ms);
+  const auto takers = holders_of(world, 2);
+  ASSERT_EQ(takers.size(), 1U) << summary(world);
+  ASSERT_LT(reached(world), 40);
+  EXPECT_EQ(takers[0]->takeovers, std::vector<std::string>{"seed"});
+  EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), takers[0]->compute->phi().begin()));
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << summary(world) << "\n" << world.describe();
+  expect_good_end(world, 60);
 }
 
 }  // namespace

@@ -169,7 +169,12 @@ class SimWorld::SimListener final : public Listener {
   void evaluated(Step step, double, std::int64_t windows, bool) override {
     world_.note(node_, "evaluated", static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(windows));
   }
-  void event(std::string_view name, const std::vector<EventField>&) override { world_.note(node_, name, 0, 0); }
+  void event(std::string_view name, const std::vector<EventField>& fields) override {
+    world_.note(node_, name, 0, 0);
+    for (const EventField& field : fields) {
+      if (name == "takeover" && field.name == "weights") node_.takeovers.push_back(std::get<std::string>(field.value));
+    }
+  }
   void job_took(std::string_view, double) override {}
   void round_trip(Duration) override {}
   void reported(const NodeId&, const net::Report&) override {}

@@ -60,6 +60,7 @@ class SimWorld {
     std::vector<StepReport> steps;
     std::vector<std::pair<TimePoint, Step>> losses;   // when a step with a loss was reported
     std::vector<std::pair<TimePoint, RoundReport>> rounds;
+    std::vector<std::string> takeovers;      // where the weights of each came from
     // For the checks of this process.
     std::size_t ledger_read = 0;
     std::set<MicrobatchId> body_counted, head_counted;

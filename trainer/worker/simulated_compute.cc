@@ -182,9 +182,16 @@ JobResult SimulatedCompute::run(const Load& job) {
 }
 
 JobResult SimulatedCompute::run(const LoadFromNeighbours& job) {
-  Load load{.stage = job.stage};
-  load.phi = job.left;
-  return run(load);
+  // Every stage has the same values here, so the mean is that of the arrays.
+  auto phi = decode_part(job.left, config_.values);
+  if (!phi) return Loaded{job.stage, phi.error().message};
+  if (job.right) {
+    const auto right = decode_part(*job.right, config_.values);
+    if (!right) return Loaded{job.stage, right.error().message};
+    const auto weight = static_cast<float>(job.left_weight);
+    for (std::size_t i = 0; i < phi->size(); ++i) (*phi)[i] = weight * (*phi)[i] + (1.0F - weight) * (*right)[i];
+  }
+  return run(Load{.stage = job.stage, .phi = EncodedPart{encode_values(*phi, Encoding::fp32), Encoding::fp32}});
 }
 
 }  // namespace starling::trainer

@@ -108,6 +108,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
     record_.certificate = std::get<Bytes>(self_.admission);
     record_.standing = membership::Standing::active;
     publish(View::SelfChanged::Kind::important);
+    for (const Bytes& record : self_.known) feed(View::UpdateCame{{net::Update::Kind::record, record}});
   }
   drain();
 }

@@ -60,6 +60,7 @@ class Worker {
     std::string http;
     // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
     std::variant<Credentials::Welcome, Bytes> admission;
+    std::vector<Bytes> known = {};       // an observer that comes back: signed records of members, to be asked for news
   };
   // The record of a node that has no stage yet: for its join request.
   static membership::Record first_record(const Self& self, const net::Transport& transport);
@@ -111,6 +112,8 @@ class Worker {
   Stage stage() const { return stage_; }
   bool active() const { return life_ == Life::active; }
   const membership::Record& record() const { return record_; }
+  // Of up to `limit` active members other than this node: for another start of it.
+  std::vector<Bytes> signed_members(std::size_t limit) const { return view_.signed_active(limit); }
   bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
 
@@ -179,7 +182,7 @@ class Worker {
     NodeId to;
     net::StatePart part;
   };
-  enum class WeightsFrom { seed, donor };
+  enum class WeightsFrom { seed, donor, neighbours };
   struct LoadJob {
     Stage stage;
     WeightsFrom from;
@@ -305,7 +308,9 @@ class Worker {
   void begin_loading();
   void copy(CopyFor purpose, Stage stage, CatchUp::From from);
   void draw_weights(Stage stage);
-  void took_over_or_joined(Stage stage, Step donor_step, Duration tau, std::int64_t adam_steps);
+  void restore_without_copy(Stage stage);
+  void load_neighbours(Stage asked);
+  void took_over_or_joined(Stage stage, WeightsFrom from, Step donor_step, Duration tau, std::int64_t adam_steps);
   void become_active(Stage stage, Step step, Duration tau, std::int64_t adam_steps);
   void drop_everything();
   void serve(const NodeId& to, const net::StateRequest& request);
@@ -373,12 +378,21 @@ class Worker {
   double loss_sum_ = 0.0;
   std::int64_t loss_tokens_ = 0;
   std::int64_t adam_steps_ = 0;
+  double gradient_norm_ = 0.0;           // of the last step, before clipping
   TimePoint round_ended_at_{};
   std::optional<double> divergence_;     // of the exchange that is ending
 
   // copies
   CopyFor copy_for_ = CopyFor::joining;
   std::optional<Stage> copying_stage_;
+  struct Neighbour {
+    EncodedPart phi;
+    double gradient_norm = 0.0;
+  };
+  struct Neighbours {
+    std::optional<Neighbour> left, right;
+  };
+  std::optional<Neighbours> neighbours_;  // of copying_stage_, while they are asked for in its stead
   std::map<Stage, std::deque<std::pair<net::BackupPart, Buffer>>> backups_;  // newest two each
   int serving_ = 0;                      // state parts being encoded for others
 
