@@ -91,6 +91,8 @@ class Originator {
   std::size_t open() const { return open_.size(); }
   // Multiplies the published speed: lowered when a deadline cut a step short.
   double speed_factor() const { return speed_factor_; }
+  // Of a microbatch that is started now.
+  Duration give_up_age() const;
   void set_last_step(Step last_step) { config_.last_step = last_step; }
 
  private:
@@ -99,7 +101,6 @@ class Originator {
     TimePoint give_up_at;
   };
   std::int64_t in_flight_limit(const Clock& clock) const;
-  Duration give_up_age() const;
   void finish(const MicrobatchId& id, TimePoint now);
   void start_some(const membership::Swarm& swarm, const Clock& clock, TimePoint now, std::vector<Action>& out);
 

@@ -41,13 +41,11 @@ std::vector<RunEnd::Action> RunEnd::on(const Event& event, const membership::Swa
 
 void RunEnd::look_for_last_step(const membership::Swarm& swarm, Step step, std::vector<Action>& out) {
   Step smallest = 0;
-  std::int64_t tokens = 0;
   for (const auto& [id, peer] : swarm.peers) {
-    tokens += peer.record.tokens;
     const Step said = peer.record.last_step;
     if (said > 0 && (smallest == 0 || said < smallest)) smallest = said;
   }
-  const bool enough = config_.max_tokens && tokens >= *config_.max_tokens;
+  const bool enough = config_.max_tokens && swarm.total_tokens() >= *config_.max_tokens;
   if ((enough || finish_wished_) && smallest == 0 && published_ == 0 && lead_of(swarm) == config_.self) {
     published_ = smallest = step + steps_until_end;
     out.emplace_back(PublishLastStep{published_});

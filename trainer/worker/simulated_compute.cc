@@ -76,7 +76,7 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
 }
 
 JobResult SimulatedCompute::run(const Begin& job) {
-  graphs_[job.microbatch] = {version_, false};
+  graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
 
@@ -84,7 +84,7 @@ JobResult SimulatedCompute::run(const Forward& job) {
   std::uint64_t name = 0;
   std::memcpy(&name, job.input->data(), sizeof name);
   STARLING_CHECK(name == name_of(job.microbatch), "an activation belongs to its header");
-  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false};
+  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
 
@@ -109,6 +109,7 @@ JobResult SimulatedCompute::run(const Loss& job) {
 JobResult SimulatedCompute::run(const Backward& job) {
   const auto graph = graphs_.find(job.microbatch);
   if (graph == graphs_.end()) return GradientMade{.microbatch = job.microbatch, .finite = false};
+  oldest_graph_steps_ = std::max(oldest_graph_steps_, steps_ - graph->second.steps);
   graphs_.erase(graph);
   body_.push_back(job.microbatch);
   return GradientMade{job.microbatch, stage_ == 0 ? nullptr : activation(job.microbatch), config_.tokens, true};
@@ -131,14 +132,17 @@ JobResult SimulatedCompute::run(const OptimizerStep& job) {
     theta_[i] += step_size * sum / static_cast<float>(std::max<std::int64_t>(1, job.body_tokens));
     adam_m_[i] += 1.0F;
   }
-  ledger_.push_back({job.step, std::exchange(body_, {}), std::exchange(head_, {}), job.body_tokens, job.head_tokens});
+  ledger_.push_back({job.step, std::exchange(body_, {}), std::exchange(head_, {}), job.body_tokens, job.head_tokens,
+                     std::exchange(oldest_graph_steps_, 0)});
   ++version_;
+  ++steps_;
   return Stepped{job.step, true, 1.0};
 }
 
 JobResult SimulatedCompute::run(const Snapshot& job) { return StateMade{slow_.snapshot(theta_, job.encoding)}; }
 
 JobResult SimulatedCompute::run(const OuterStep& job) {
+  ++outer_steps_;
   const OuterStepped out = slow_.outer_step(theta_, job);
   theta_.assign(slow_.phi().begin(), slow_.phi().end());
   ++version_;

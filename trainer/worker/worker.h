@@ -106,6 +106,7 @@ class Worker {
 
   const membership::Swarm& swarm() const { return view_.swarm(); }
   const pipeline::StageStep& clock() const { return *stage_step_; }
+  const pipeline::Originator& originator() const { return originator_; }
   const WorkerCounters& counters() const { return counters_; }
   // What is missing before training starts, for a person; empty: nothing, or not ours to know.
   std::string waiting_for() const;

@@ -178,6 +178,7 @@ void Worker::carry_out(const Exchange::RoundFinished& action) {
   report.round = action.round;
   report.averaged = action.averaged;
   report.partner = action.partner;
+  if (!action.outcome.exchange.proposer.is_null()) report.exchange = action.outcome.exchange;
   report.divergence = divergence_;
   report.took = now_ - round_ended_at_;
   if (!action.averaged) report.cause = name_of(action.cause);

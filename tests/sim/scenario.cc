@@ -1,0 +1,159 @@
+#include "tests/sim/scenario.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <optional>
+
+namespace starling::trainer {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration settled = 60s;
+constexpr Step warm_up_steps = 5;
+
+Step reached(const SimWorld& world) {
+  Step most = 0;
+  for (const auto& node : world.nodes()) {
+    if (!node->steps.empty()) most = std::max(most, node->steps.back().step);
+  }
+  return most;
+}
+
+bool running(const SimWorld& world) {
+  return std::any_of(world.nodes().begin(), world.nodes().end(),
+                     [](const auto& node) { return node->up && !node->paused && !node->exit; });
+}
+
+// All live nodes believe the same of everybody.
+void compare_views(const SimWorld& world, Outcome& out) {
+  std::map<std::string, std::string> first_with;
+  for (const auto& node : world.nodes()) {
+    if (!node->worker || node->paused || node->exit) continue;
+    first_with.emplace(SimWorld::view_text(*node), node->name);
+  }
+  out.views_compared = true;
+  if (first_with.size() > 1) {
+    out.problems.push_back(fmt::format("{} different views a minute after the last fault, such as those of {} and {}",
+                                       first_with.size(), first_with.begin()->second, first_with.rbegin()->second));
+  }
+}
+
+void judge_end(const SimWorld& world, Step max_steps, Outcome& out) {
+  for (const auto& node : world.nodes()) {
+    if (node->exit && node->exit->exit != Worker::Exit::finished) {
+      out.problems.push_back(fmt::format("{} exits because {}", node->name, node->exit->why));
+    }
+  }
+  if (reached(world) != max_steps) out.problems.push_back(fmt::format("ended after step {}", reached(world)));
+  for (const std::string& violation : world.violations()) out.problems.push_back(violation);
+}
+
+double throughput(const SimWorld& world, const SimWorld::Config& config) {
+  const ParallelismConfig& parallelism = config.worker.parallelism;
+  std::optional<TimePoint> from;
+  TimePoint until{};
+  Step last = 0;
+  std::map<Stage, double> speed;
+  for (const auto& node : world.nodes()) {
+    if (node->role_stage == no_stage) continue;
+    const double slowness = node->index < config.slowness.size() ? config.slowness[node->index] : 1.0;
+    speed[node->role_stage] += 1.0 / slowness;
+    for (const auto& [at, step] : node->losses) {
+      if (step == warm_up_steps && (!from || at < *from)) from = at;
+      if (step >= last) {
+        last = step;
+        until = std::max(until, at);
+      }
+    }
+  }
+  if (!from || last <= warm_up_steps) return 0.0;
+  double slowest_stage = 0.0;
+  for (const auto& [stage, sum] : speed) {
+    const double forwards = stage == 0 ? 3.25 : 3.0;  // forward, twice that backward; loss
+    slowest_stage = std::max(slowest_stage, forwards / sum);
+  }
+  const auto batch = static_cast<double>(config.worker.training.microbatches * parallelism.replicas);
+  const double ideal = static_cast<double>(last - warm_up_steps) * batch * config.compute.forward_seconds * slowest_stage;
+  return ideal / seconds(until - *from);
+}
+
+}  // namespace
+
+Outcome play(const Scenario& scenario) {
+  SimWorld world(scenario.config);
+  const Step max_steps = *scenario.config.worker.training.max_steps;
+  Outcome out{.seed = scenario.config.seed};
+  if (scenario.faults) {
+    while (running(world) && reached(world) < max_steps / 2 && world.now() < TimePoint{} + scenario.limit) {
+      world.run_until(world.now() + 100ms);
+    }
+    const sim::FaultPlan plan = scenario.faults(world);
+    world.schedule(plan);
+    if (!plan.empty()) world.run_until(plan.back().at + settled);
+    if (running(world)) compare_views(world, out);
+  }
+  if (!world.run_to_end(world.now() + scenario.limit)) out.problems.push_back("not over in time:\n" + world.describe());
+  judge_end(world, max_steps, out);
+  out.seconds = seconds(world.now().time_since_epoch());
+  out.totals = world.totals();
+  out.measured = world.measured();
+  out.throughput = throughput(world, scenario.config);
+  return out;
+}
+
+std::string to_string(const Outcome& outcome) {
+  const WorkerCounters& t = outcome.totals;
+  std::string text = fmt::format(
+      "seed {}: {:.0f} s, completed {}, with skips {}, dropped {}, re-routed {}, averaged {}, solo {} ({} odd), takeovers {}, "
+      "copies {}, longest silence {:.2f} s, skew {}, {:.2f} of the ideal{}",
+      outcome.seed, outcome.seconds, t.completed, t.completed_with_skips, t.dropped, t.rerouted, t.rounds_averaged,
+      t.rounds_solo, t.rounds_solo_odd, t.takeovers, t.copies, seconds(outcome.measured.longest_silence),
+      outcome.measured.largest_skew, outcome.throughput, outcome.views_compared ? ", views compared" : "");
+  for (const std::string& problem : outcome.problems) text += "\n  " + problem;
+  return text;
+}
+
+std::vector<std::uint64_t> seeds(std::uint64_t count) {
+  if (const char* one = std::getenv("STARLING_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
+  if (const char* more = std::getenv("STARLING_SIM_SEEDS")) count = std::strtoull(more, nullptr, 10);
+  std::vector<std::uint64_t> out;
+  for (std::uint64_t seed = 1; seed <= count; ++seed) out.push_back(seed);
+  return out;
+}
+
+void add_log(SimWorld::Config& config) {
+  if (std::getenv("STARLING_SIM_LOG") != nullptr) config.log = [](const std::string& line) { std::cerr << line << "\n"; };
+}
+
+bool table_wanted() { return std::getenv("STARLING_SIM_TABLE") != nullptr; }
+
+sim::FaultPlan kill_half(const SimWorld& world) {
+  return sim::half_killed_at_once(world.config().seed, world.config().workers, world.now());
+}
+
+sim::FaultPlan pause_half(const SimWorld& world) {
+  Stream random(mix_seed(world.config().seed, "pause"));
+  sim::FaultPlan plan = sim::half_paused(world.config().seed, world.config().workers, world.now(), Duration::zero());
+  const std::size_t paused = plan.size();
+  for (std::size_t i = 0; i < paused; ++i) {
+    const Duration away = from_seconds(4.0 + 10.0 * random.uniform());
+    if (i % 3 != 0) plan.push_back({plan[i].at + away, sim::Fault::Kind::resume, plan[i].node});
+  }
+  std::stable_sort(plan.begin(), plan.end(), [](const auto& a, const auto& b) { return a.at < b.at; });
+  return plan;
+}
+
+sim::FaultPlan kill_stage(const SimWorld& world, Stage stage) {
+  sim::FaultPlan plan;
+  for (const auto& node : world.nodes()) {
+    if (node->worker && node->worker->stage() == stage) plan.push_back({world.now(), sim::Fault::Kind::crash, node->index});
+  }
+  return plan;
+}
+
+}  // namespace starling::trainer

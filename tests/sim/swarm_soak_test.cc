@@ -1,0 +1,30 @@
+// Sixty-four workers, a hundred seeds: half of them killed, or stopped, at once in the middle of the run.
+//
+// Runs are just long enough to outlive the last fault by the minute after which views are compared.
+#include <gtest/gtest.h>
+
+#include <iostream>
+
+#include "tests/sim/scenario.h"
+#include "tests/sim/swarm_config.h"
+
+namespace starling::trainer {
+namespace {
+
+void play_all(Step max_steps, sim::FaultPlan (*faults)(const SimWorld&)) {
+  for (const std::uint64_t seed : seeds(100)) {
+    Scenario scenario{.config = sixty_four(seed, max_steps), .faults = faults};
+    add_log(scenario.config);
+    const Outcome outcome = play(scenario);
+    if (table_wanted()) std::cout << to_string(outcome) << std::endl;
+    EXPECT_TRUE(outcome.problems.empty()) << to_string(outcome);
+    EXPECT_TRUE(outcome.views_compared) << "seed " << seed << ": the run was over before views could be compared";
+  }
+}
+
+TEST(SwarmSoak, HalfOfSixtyFourWorkersDieAtOnce) { play_all(44, kill_half); }
+
+TEST(SwarmSoak, HalfOfSixtyFourWorkersStopAtOnce) { play_all(90, pause_half); }
+
+}  // namespace
+}  // namespace starling::trainer
