@@ -117,6 +117,7 @@ bool Node::turn(Duration at_most) {
     if (parts_.take_completions) {
       for (auto& completion : parts_.take_completions()) {
         worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
+      }
     }
     if (events.empty()) break;
   }
