@@ -132,6 +132,7 @@ TEST(Originator, WaitsWhilePausedAndAfterTheLastStep) {
   EXPECT_TRUE(b.on().empty());
   b.clock.paused = false;
   b.clock.step = 4;
+  b.clock.done_half = 3;
   EXPECT_TRUE(b.on().empty());
   b.clock.step = 3;
   EXPECT_FALSE(b.on().empty());

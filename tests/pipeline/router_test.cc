@@ -125,15 +125,17 @@ TEST(Router, ExpectedTimeIsLoadAndOwnSendsLessTheTimeSince) {
   peer.record.microbatch_seconds = 0.6;
   peer.record_at = at(10s);
   Router router = router_of(1, Routing::adaptive, 2);
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(10s)), 2200ms) << "2 s queued, a forward of 0.2 s";
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(11s)), 1200ms) << "a second later";
+  const auto expected = [&](Duration when) { return seconds(router.expected(id_of(11), swarm, at(when))); };
+  constexpr double rounding = 1e-8;  // a duration is whole nanoseconds
+  EXPECT_NEAR(expected(10s), 2.2, rounding) << "2 s queued, a forward of 0.2 s";
+  EXPECT_NEAR(expected(11s), 1.2, rounding) << "a second later";
   router.sent(id_of(11), swarm);
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(11s)), 1800ms) << "and 0.6 s that we sent";
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(30s)), 200ms) << "a queue is never negative";
+  EXPECT_NEAR(expected(11s), 1.8, rounding) << "and 0.6 s that we sent";
+  EXPECT_NEAR(expected(30s), 0.2, rounding) << "a queue is never negative";
   router.answered(id_of(11), 800ms);
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(30s)), 300ms) << "an eighth of 0.8 s for the link";
+  EXPECT_NEAR(expected(30s), 0.3, rounding) << "an eighth of 0.8 s for the link";
   swarm.peers[id_of(11)].record_at = at(12s);
-  EXPECT_EQ(router.expected(id_of(11), swarm, at(12s)), 2300ms) << "a new report holds what we sent";
+  EXPECT_NEAR(expected(12s), 2.3, rounding) << "a new report holds what we sent";
 }
 
 TEST(Router, StrangersAreNeverExpected) {
@@ -145,15 +147,16 @@ TEST(Router, StrangersAreNeverExpected) {
 }
 
 TEST(Router, WhoTimedOutIsAvoidedForTwentyForwardsOrASecond) {
-  Swarm swarm = swarm_of(2, 2);
-  swarm.peers[id_of(11)].record.microbatch_seconds = 0.6;  // a forward of 0.2 s: 4 s
-  Router router = router_of(1, Routing::adaptive, 2);
-  router.timed_out(id_of(11), swarm, at(10s));
-  router.timed_out(id_of(12), swarm, at(0s));              // unknown speed: the least, one second
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(router.choose(1, swarm, {}, at(13900ms)), id_of(12));
-  std::set<NodeId> chosen;
-  for (int i = 0; i < 50; ++i) chosen.insert(*router.choose(1, swarm, {}, at(14s)));
-  EXPECT_EQ(chosen.size(), 2U);
+  for (const auto& [forward_and_backward, away] : {std::pair(0.6, 4s), std::pair(0.003, 1s)}) {
+    Swarm swarm = swarm_of(2, 2);
+    for (const int i : {11, 12}) swarm.peers[id_of(i)].record.microbatch_seconds = forward_and_backward;
+    Router router = router_of(1, Routing::adaptive, 2);
+    router.timed_out(id_of(11), swarm, at(10s));
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(router.choose(1, swarm, {}, at(10s + away - 10ms)), id_of(12));
+    std::set<NodeId> chosen;
+    for (int i = 0; i < 50; ++i) chosen.insert(*router.choose(1, swarm, {}, at(10s + away + 1ms)));
+    EXPECT_EQ(chosen.size(), 2U);
+  }
 }
 
 TEST(Router, AnAvoidedPeerIsBetterThanNobody) {
