@@ -294,6 +294,24 @@ TEST(InFlight, WhatIsFreedIsForgottenInBothDirections) {
   EXPECT_TRUE(b.in_flight.passed(b.key)) << "nothing of it is kept";
 }
 
+// Nobody else has the graph: to give up too early loses that hop's gradient.
+TEST(InFlight, AGradientIsWaitedForThreeTimesAsLong) {
+  Bench b;
+  b.key.direction = Direction::backward;
+  b.send(11, 1);
+  EXPECT_EQ(first<InFlight::Reroute>(b.after(3 * first_ack))->failed, id_of(11));
+}
+
+// After a pause of this process the answers that wait for it are read first.
+TEST(InFlight, AnAnswerThatIsReadLateIsNoTimeOut) {
+  Bench b;
+  b.send(11, 1);
+  b.now += 10 * first_ack;
+  EXPECT_FALSE(has<InFlight::Reroute>(b.on(InFlight::PassedCame{id_of(12), {b.key.microbatch, b.key.direction}})));
+  EXPECT_FALSE(has<InFlight::Reroute>(b.accepted(11, 1)));
+  EXPECT_TRUE(b.on().empty());
+}
+
 TEST(InFlight, ALateWakeShiftsEveryDeadline) {
   Bench b;
   b.send(11, 1);

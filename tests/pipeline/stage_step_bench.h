@@ -68,11 +68,12 @@ struct StageBench {
     EXPECT_TRUE(next.has_value());
     if (!next) return {};
     EXPECT_EQ(static_cast<int>(next->work), static_cast<int>(expected));
-    return computed(next->header, next->work, took);
+    return computed(*next, next->work, took);
   }
-  std::vector<StageStep::Action> computed(const MicrobatchHeader& h, Work work, double took = 0.1, bool good = true) {
+  std::vector<StageStep::Action> computed(const StageStep::NextWork& job, Work work, double took = 0.1, bool good = true) {
+    const MicrobatchHeader& h = job.header;
     const bool adds = h.purpose == Purpose::train && (work == Work::loss || work == Work::backward);
-    return on(StageStep::Computed{h.id, work, h.purpose, adds ? tokens : 0, took, good});
+    return on(StageStep::Computed{h.id, job.visit, work, h.purpose, adds ? tokens : 0, took, good});
   }
   // Closes steps of a second each, so that tau is 1 s: its first sample is step 2, as step 1 began before the others came.
   void steps_of_a_second(Step upto) {

@@ -27,7 +27,7 @@ TEST(StageStep, TakesAnswersAndComputesAForward) {
   const auto next = b.stage_step.next_work();
   EXPECT_EQ(b.stage_step.where(id, Direction::forward), Where::computing);
   EXPECT_EQ(b.stage_step.next_work(), std::nullopt);
-  b.computed(next->header, Work::forward);
+  b.computed(*next, Work::forward);
   EXPECT_EQ(b.stage_step.where(id, Direction::forward), Where::open);
 }
 
@@ -293,7 +293,7 @@ TEST(StageStep, ItsAgeNeverTakesWorkFromTheDevice) {
   const auto job = b.stage_step.next_work();
   b.now += 2s;
   EXPECT_FALSE(has<StageStep::Drop>(b.on()));
-  EXPECT_TRUE(has<StageStep::Drop>(b.computed(job->header, Work::forward))) << "but right after";
+  EXPECT_TRUE(has<StageStep::Drop>(b.computed(*job, Work::forward))) << "but right after";
 }
 
 TEST(StageStep, AllOfADeadOriginatorIsFreedAtOnce) {
@@ -314,8 +314,24 @@ TEST(StageStep, WhatIsFreedOnTheDeviceIsForgottenWhenItAnswers) {
   b.arrive(b.header(microbatch(1, 1, 0)));
   const auto job = b.stage_step.next_work();
   b.on(StageStep::Freed{microbatch(1, 1, 0)});
-  EXPECT_TRUE(b.computed(job->header, Work::forward).empty());
+  EXPECT_TRUE(b.computed(*job, Work::forward).empty());
   EXPECT_EQ(b.stage_step.kept(), 0U);
+}
+
+TEST(StageStep, WhatComesAgainWhileTheDeviceWorksOnItIsAnotherVisit) {
+  MiddleBench b;
+  b.arrive(b.header(microbatch(1, 1, 0)));
+  const auto first = b.stage_step.next_work();
+  b.on(StageStep::Freed{microbatch(1, 1, 0)});
+  b.arrive(b.header(microbatch(1, 1, 0)));
+  b.computed(*first, Work::forward);
+  EXPECT_FALSE(b.stage_step.keeps(microbatch(1, 1, 0), first->visit));
+  const auto second = b.stage_step.next_work();
+  ASSERT_TRUE(second.has_value()) << "the answer to the first visit is none to the second";
+  EXPECT_TRUE(b.stage_step.keeps(microbatch(1, 1, 0), second->visit));
+  b.computed(*second, Work::forward);
+  b.on(StageStep::Freed{microbatch(1, 1, 0)});
+  EXPECT_EQ(b.stage_step.next_work(), std::nullopt);
 }
 
 TEST(StageStep, BytesThatComeForOneThatIsFreedAreAcknowledgedAndForgotten) {
@@ -359,7 +375,7 @@ TEST(StageStep, BadInputIsFreedAndItsTokensDoNotCount) {
   b.compute(Work::forward);
   b.arrive(b.header(microbatch(1, 1, 0), Direction::backward));
   const auto job = b.stage_step.next_work();
-  const auto actions = b.computed(job->header, Work::backward, 0.1, false);
+  const auto actions = b.computed(*job, Work::backward, 0.1, false);
   EXPECT_EQ(first<StageStep::Drop>(actions)->why, Why::bad_input);
   b.done(1, 1);
   EXPECT_EQ(first<StageStep::CloseStep>(b.done(2, 1))->body_tokens, 0);

@@ -137,7 +137,7 @@ TEST(StepClock, AStepNeverClosesBetweenTheJobsThatAddToIt) {
   b.done(1, 1);
   EXPECT_FALSE(closed(b.done(2, 1))) << "the device is adding to the gradient";
   EXPECT_FALSE(closed(b.on(StageStep::Freed{microbatch(1, 1, 0)}))) << "even of one that is given up meanwhile";
-  const auto close = closed(b.computed(job->header, Work::backward));
+  const auto close = closed(b.computed(*job, Work::backward));
   ASSERT_TRUE(close.has_value());
   EXPECT_EQ(close->body_tokens, StageBench::tokens) << "what was added counts";
 }
