@@ -81,14 +81,15 @@ bool Node::turn(Duration at_most) {
   const TimePoint before = parts_.clock.now();
   const TimePoint until = std::min({worker_->next_deadline(), publish_at_, before + at_most});
   auto events = parts_.transport.poll(std::max(Duration::zero(), until - before));
+  std::vector<trainer::Completion> completions;
+  if (parts_.take_completions) completions = parts_.take_completions();
   for (auto& event : events) worker_->on(std::move(event), parts_.clock.now());
-  if (parts_.take_completions) {
-    for (auto& completion : parts_.take_completions()) {
-      worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
-    }
+  for (auto& completion : completions) {
+    worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
   }
   const TimePoint now = parts_.clock.now();
-  worker_->on(trainer::Worker::Tick{}, now);
+  // Every event looks at the time; only a turn without one needs a look of its own.
+  if (events.empty() && completions.empty()) worker_->on(trainer::Worker::Tick{}, now);
   for (const net::Report& report : parts_.report.take_reports()) worker_->tell_observers(report);
   if (now >= publish_at_) publish(now);
   return !worker_->exit();
