@@ -207,6 +207,10 @@ void Worker::bulk_frame(const net::Received& event) {
     return;
   }
   feed(View::HeardFrom{event.from});
+  if (chunk->offer) {
+    feed(Bulk::OfferCame{event.from, *chunk->offer});
+    drain();  // taken or refused before its bytes are looked at
+  }
   feed(Bulk::ChunkCame{*chunk});
 }
 
