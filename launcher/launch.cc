@@ -228,6 +228,8 @@ Result<ExitCode> Launch::run() {
 
   net::ZmqTransport::Config network;
   network.network = config_.network;
+  const trainer::Worker* worker = nullptr;  // once it is made; it ends before the transport
+  network.lobby.accounted_bytes = [&worker] { return worker == nullptr ? 0 : worker->accounted_bytes(); };
   auto transport = net::ZmqTransport::open(std::move(network), identity->key(), founded->lobby_key, clock_);
   if (!transport) return tl::unexpected(transport.error());
   auto http = metrics::HttpServer::start(
@@ -292,6 +294,7 @@ Result<ExitCode> Launch::run() {
   Node node({config_, clock_, **transport, credentials, report, http->get(), nullptr, {}}, std::move(self),
             worker_config(config_, 1));
 
+  worker = &node.worker();
   options_.out() << "run " << config_.run.name << " in " << directory_.path.string() << "\n"
                  << "status " << (*http)->url() << "\n"
                  << "join with: starling join " << token << "\n"

@@ -362,6 +362,16 @@ void Worker::swarm_changed() {
   feed(RunEnd::Look{});
 }
 
+std::uint64_t Worker::accounted_bytes() const {
+  std::uint64_t total = bulk_.receiving_bytes();
+  for (const auto& [stage, versions] : backups_) {
+    for (const auto& [part, buffer] : versions) total += buffer->size();
+  }
+  if (env_.compute == nullptr) return total;
+  const auto activation = static_cast<std::uint64_t>(env_.compute->sizes().activation_bytes);
+  return total + static_cast<std::uint64_t>(stage_step_->kept_bytes()) + (inputs_.size() + outputs_.size()) * activation;
+}
+
 std::string Worker::waiting_for() const {
   if (life_ == Life::loading) return "the weights of stage " + std::to_string(stage_);
   if (!is_originator() || training_started_) return {};

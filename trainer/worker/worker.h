@@ -111,6 +111,8 @@ class Worker {
   const membership::Record& record() const { return record_; }
   bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
+  // Memory that is known to be ours and comes and goes: what is kept for microbatches, transfers, copies for others.
+  std::uint64_t accounted_bytes() const;
 
  private:
   using View = membership::View;
