@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "gossip/base/log.h"
 #include "gossip/base/real_env.h"
 #include "launcher/node.h"
 #include "launcher/run_directory.h"
+#include "metrics/process.h"
 #include "trainer/worker/joiner.h"
 
 namespace starling::launcher {
@@ -85,6 +87,15 @@ int run_threads(std::int64_t local_workers) {
   return std::max(1, static_cast<int>(cores / local_workers));
 }
 
+// What this life has cost, for whoever asks about a run afterwards. Loop thread.
+void tell_totals(const trainer::WorkerCounters& counters, NodeReport& report) {
+  const std::int64_t bytes = std::accumulate(counters.sent_bytes.begin(), counters.sent_bytes.end(), std::int64_t{0});
+  report.event("totals", {{"microbatches", counters.completed},
+                          {"messages_sent", counters.messages_sent},
+                          {"bytes_sent", bytes},
+                          {"loop_seconds", metrics::thread_cpu_seconds()}});
+}
+
 // One life of a worker, from its identity to its exit.
 Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken token, const Signals& signals) {
   const RealClock clock;
@@ -94,6 +105,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   net::ZmqTransport::Config network;
   network.network.listen = place.listen;
   network.network.listen_is_default = place.listen == "tcp://0.0.0.0:29400";
+  const trainer::Worker* worker = nullptr;  // once it is made; it ends before the transport
+  network.lobby.accounted_bytes = [&worker] { return worker == nullptr ? 0 : worker->accounted_bytes(); };
   auto transport = net::ZmqTransport::open(std::move(network), identity->key(), token.lobby_key, clock);
   if (!transport) return tl::unexpected(transport.error());
   auto http = metrics::HttpServer::start({.listen = place.http, .port_choice = metrics::PortChoice::or_another}, clock);
@@ -136,6 +149,7 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   self.admission = std::move(*welcome);
   Node node({*config, clock, **transport, credentials, **report, http->get(), device->compute.get(), device->take_completions},
             std::move(self), worker_config(*config, place.local_workers));
+  worker = &node.worker();
   bool leaving = false;
   while (node.turn(std::chrono::milliseconds(500))) {
     if (signals.interrupts() > 1) return fail(ErrorCode::failed, "interrupted twice");
@@ -144,6 +158,7 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
       node.tell(trainer::Worker::LeaveWished{});
     }
   }
+  tell_totals(node.worker().counters(), report);
   node.flush();
   file.exit_code = static_cast<int>(exit_code_for(node.worker().exit()->exit));
   if (auto written = write_worker_file(place.directory, file); !written) log_warning("{}", written.error().message);

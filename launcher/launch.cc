@@ -78,6 +78,7 @@ class Launch {
   std::optional<net::Identity> identity_;
   std::unique_ptr<net::ZmqTransport> transport_;
   std::unique_ptr<metrics::HttpServer> http_;
+  const trainer::Worker* worker_ = nullptr;  // once it is made; it ends before the transport
   std::set<std::string> stopped_;
   std::map<std::string, Stage> stages_;  // of local workers, as last seen
   std::optional<metrics::JsonEventLog> events_;
@@ -189,6 +190,7 @@ Status Launch::open_doors() {
   if (kept_) {
     if (const auto lobby = net::parse_endpoint(kept_->seeds.front().lobby)) network.lobby_port = lobby->port;
   }
+  network.lobby.accounted_bytes = [this] { return worker_ == nullptr ? 0 : worker_->accounted_bytes(); };
   const net::CurveKeyPair& lobby_key = keys_.lobby_key;
   auto transport = net::ZmqTransport::open(std::move(network), identity_->key(), lobby_key, clock_);
   if (!transport) return tl::unexpected(transport.error());
@@ -248,6 +250,7 @@ Result<ExitCode> Launch::run() {
   if (kept_) self.known = read_members(directory_);
   Node node({config_, clock_, *transport_, credentials, **report, http_.get(), nullptr, {}}, std::move(self),
             worker_config(config_, 1));
+  worker_ = &node.worker();
   options_.out() << "run " << config_.run.name << " in " << directory_.path.string() << "\n"
                  << "status " << http_->url() << "\n"
                  << "join with: starling join " << *line << "\n"

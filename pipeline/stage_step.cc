@@ -1,6 +1,7 @@
 #include "pipeline/stage_step.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "gossip/base/error.h"
 
@@ -32,6 +33,7 @@ std::vector<StageStep::Action> StageStep::on(const Event& event, const membershi
   Actions out;
   std::visit([&](const auto& e) { handle(e, swarm, now, out); }, event);
   drop_aged(now, out);
+  complete_ = complete_ || std::cmp_greater_equal(swarm.live_workers().size(), config_.least_workers);
   update_deadline(swarm, now);
   while (due_to_close(swarm, now)) {
     close(swarm, now, out);
@@ -100,6 +102,7 @@ void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint
   config_.kept_bytes = event.kept_bytes;
   step_ = event.step;
   if (event.tau > Duration::zero()) tau_ = event.tau;
+  complete_ = complete_ || event.step > 1;
   share_started_ = 0;
   between_steps_ = false;
   work_seconds_.clear();
@@ -383,7 +386,7 @@ void StageStep::update_deadline(const membership::Swarm& swarm, TimePoint now) {
 }
 
 bool StageStep::due_to_close(const membership::Swarm& swarm, TimePoint now) const {
-  if (between_steps_ || ended_ || adding_ > 0 || swarm.live_originators().empty()) return false;
+  if (between_steps_ || ended_ || adding_ > 0 || !complete_ || swarm.live_originators().empty()) return false;
   if (close_at_ <= now) return true;
   if (originator()) return share_started_ >= step_ && nothing_open_up_to(step_);
   return all_done(swarm, step_) && nothing_open_up_to(step_);

@@ -53,6 +53,9 @@ class StageStep {
     Deadlines deadlines = Deadlines::on;
     std::int64_t local_steps = 50;
     Step last_step = 0;                      // the run's last; may be lowered by LastStepSet
+    // With deadlines off: no step closes before so many workers were seen alive at once. A worker that has not heard of
+    // an originator yet would close the first step without it.
+    std::int64_t least_workers = 0;
     std::int64_t kept_bytes = 0;             // of one microbatch between forward and backward, on this stage
     std::int64_t memory_bytes = 0;           // limit of everything kept
   };
@@ -275,6 +278,7 @@ class StageStep {
   TimePoint close_at_ = never;               // the deadline, once D_half >= k
   Step share_started_ = 0;
   bool between_steps_ = true;
+  bool complete_ = false;                    // least_workers were there, or others have gone on already
   bool ended_ = false;
   std::int64_t body_tokens_ = 0;
   std::int64_t head_tokens_ = 0;

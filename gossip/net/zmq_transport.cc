@@ -295,7 +295,7 @@ std::vector<TransportEvent> ZmqTransport::poll(Duration timeout) {
   if (!events_.empty()) timeout = Duration::zero();
   if (next != never) timeout = std::min(timeout, next - clock_.now());
   poller_->wait(timeout);
-  run_timers();
+  if (clock_.now() >= next) run_timers();
   return std::exchange(events_, {});
 }
 

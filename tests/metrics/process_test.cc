@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <thread>
 #include <vector>
 
 #include "gossip/base/real_env.h"
@@ -58,6 +59,19 @@ TEST(ProcessUsage, ReadsAnotherProcessUntilItIsGone) {
   const auto gone = read_process_usage(child);
   ASSERT_FALSE(gone);
   EXPECT_EQ(gone.error().code, ErrorCode::not_found);
+}
+
+TEST(ThreadCpu, CountsWorkOfThisThreadOnly) {
+  const double before = thread_cpu_seconds();
+  ASSERT_GT(before, 0.0);
+  double other = 0.0;
+  std::thread([&] { other = thread_cpu_seconds(); }).join();
+  EXPECT_LT(other, before);  // a thread that has just begun
+  volatile double sink = 1.0;
+  // Until it shows, however slow the machine and coarse its clock.
+  while (thread_cpu_seconds() < before + 0.01) {
+    for (int i = 0; i < 100'000; ++i) sink = sink * 1.0000001;
+  }
 }
 
 }  // namespace

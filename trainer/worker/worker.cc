@@ -48,6 +48,15 @@ pipeline::Originator::Config originator_config(const WorkerConfig& config, const
           .last_step = config.last_step()};
 }
 
+// Who never skips waits for a partner too.
+outer::Exchange::Config exchange_config(const WorkerConfig& config) {
+  outer::Exchange::Config out{.outer = config.outer, .seed = config.seed};
+  if (config.pipeline.skip == pipeline::Skip::never) {
+    out.min_wait = out.min_silence = out.min_transfer_wait = std::chrono::minutes(10);
+  }
+  return out;
+}
+
 }  // namespace
 
 membership::Record Worker::first_record(const Self& self, const net::Transport& transport) {
@@ -74,7 +83,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
             env_.random.stream("membership"), now),
       admission_({.stages = config_.parallelism.stages}),
       bulk_(bulk_config(config_), self_.id, self_.boot),
-      exchange_({.outer = config_.outer, .seed = config_.seed}, self_.id, self_.boot),
+      exchange_(exchange_config(config_), self_.id, self_.boot),
       catch_up_({}, self_.id, self_.boot),
       in_flight_(config_.pipeline.skip == pipeline::Skip::never ? InFlight::Deadlines::off : InFlight::Deadlines::on),
       originator_(originator_config(config_, self_)),
@@ -96,6 +105,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
                         .deadlines = waits ? StageStep::Deadlines::off : StageStep::Deadlines::on,
                         .local_steps = config_.outer.local_steps,
                         .last_step = config_.last_step(),
+                        .least_workers = waits ? config_.start_workers() : 0,
                         .memory_bytes = config_.memory_bytes},
       now);
   report_at_ = now + report_interval;
@@ -208,6 +218,10 @@ void Worker::bulk_frame(const net::Received& event) {
     return;
   }
   feed(View::HeardFrom{event.from});
+  if (chunk->offer) {
+    feed(Bulk::OfferCame{event.from, *chunk->offer});
+    drain();  // taken or refused before its bytes are looked at
+  }
   feed(Bulk::ChunkCame{*chunk});
 }
 
@@ -348,6 +362,16 @@ void Worker::swarm_changed() {
     feed_placement(Placement::Look{});
   }
   feed(RunEnd::Look{});
+}
+
+std::uint64_t Worker::accounted_bytes() const {
+  std::uint64_t total = bulk_.receiving_bytes();
+  for (const auto& [stage, versions] : backups_) {
+    for (const auto& [part, buffer] : versions) total += buffer->size();
+  }
+  if (env_.compute == nullptr) return total;
+  const auto activation = static_cast<std::uint64_t>(env_.compute->sizes().activation_bytes);
+  return total + static_cast<std::uint64_t>(stage_step_->kept_bytes()) + (inputs_.size() + outputs_.size()) * activation;
 }
 
 std::string Worker::waiting_for() const {

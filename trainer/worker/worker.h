@@ -117,6 +117,8 @@ class Worker {
   std::vector<Bytes> signed_members(std::size_t limit) const { return view_.signed_active(limit); }
   bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
+  // Memory that is known to be ours and comes and goes: what is kept for microbatches, transfers, copies for others.
+  std::uint64_t accounted_bytes() const;
 
  private:
   using View = membership::View;
@@ -245,6 +247,8 @@ class Worker {
   // ---- worker_pipeline.cc
   void carry_out(const Bulk::SendControl& action);
   void carry_out(const Bulk::SendChunk& action);
+  const Bulk::SendChunk* next_chunk_of(const net::Offer& offer) const;
+  void send_bulk(const NodeId& to, Bytes frame, std::uint64_t payload_bytes);
   void carry_out(const Bulk::OfferAnnounced& action);
   void carry_out(const Bulk::Delivered& action);
   void carry_out(const Bulk::ReceiveFailed& action);
@@ -374,6 +378,7 @@ class Worker {
   std::map<MicrobatchId, std::uint64_t> bypassed_;           // own: hops around which the gradient went from here
   std::map<MicrobatchId, std::vector<net::Hop>> planned_;    // own: whom to tell when it is given up
   std::map<TransferId, net::Offer> offers_;   // offered, not yet taken or refused
+  std::optional<TransferId> first_chunk_sent_;  // with its Offer; the action that sends it comes next
 
   // the step
   double loss_sum_ = 0.0;

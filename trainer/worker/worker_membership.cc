@@ -25,7 +25,9 @@ void Worker::welcomed(const Credentials::Welcome& welcome) {
   publish(View::SelfChanged::Kind::important);
   for (const Bytes& bytes : welcome.records) feed(View::UpdateCame{{net::Update::Kind::record, bytes}});
   drain();
-  env_.listener.event("join", {{"name", self_.name}, {"stage", static_cast<std::int64_t>(stage_)}});
+  env_.listener.event("join", {{"name", self_.name},
+                               {"stage", static_cast<std::int64_t>(stage_)},
+                               {"slot", static_cast<std::int64_t>(slot_)}});
   if (is_worker()) {
     begin_loading();
   } else {
