@@ -2,10 +2,27 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "launcher/config_yaml.h"
 #include "launcher/supervisor.h"
 
 namespace starling::launcher {
+
+namespace {
+
+// Nothing there yet, or what a launch left that failed before its run began, such as one whose port was taken.
+bool holds_no_run(const RunDirectory& directory) {
+  static const std::set<std::string> before_a_run{"launch.lock", "launch.log", "observer", "run.yaml"};
+  std::error_code failure;
+  const std::filesystem::directory_iterator entries(directory.path, failure);
+  return !failure && std::all_of(begin(entries), end(entries), [](const auto& entry) {
+    return before_a_run.contains(entry.path().filename().string());
+  });
+}
+
+}  // namespace
 
 Result<Claim> claim_directory(const RunDirectory& directory, OldRun old_run, std::ostream& err) {
   std::error_code failure;
@@ -15,6 +32,7 @@ Result<Claim> claim_directory(const RunDirectory& directory, OldRun old_run, std
   if (std::filesystem::exists(directory.path, failure)) {
     auto lock = RunLock::take(directory);
     if (!lock) return tl::unexpected(lock.error());
+    if (holds_no_run(directory)) return Claim{std::move(*lock), std::nullopt};
     const auto workers = living_workers(directory.path);
     if (old_run == OldRun::take_up) {
       if (workers.empty() && read_members(directory).empty()) {

@@ -1,6 +1,7 @@
 // Who may run what lies in a run's directory: a new run, one whose launcher died, or nobody because a launcher lives.
 //
-//   no such directory, or an old run to be moved aside  -> a new run
+//   no such directory, an empty one, or an old run to be moved aside  -> a new run
+//   what a launch left that failed before its run began  -> a new run
 //   members that may live and no launcher               -> that run, with its stored keys
 //   a launcher that lives, or nobody left of the run    -> an error with the fix
 #pragma once

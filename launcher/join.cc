@@ -17,20 +17,37 @@ namespace starling::launcher {
 namespace {
 
 constexpr std::uint64_t most_token_bytes = 64 << 10;
+constexpr Duration say_knocking_interval = std::chrono::seconds(15);
 
 ExitCode complain(const Options& options, const Error& error) {
   options.err() << "starling join: " << error.message << "\n";
-  log_error("{}", error.message);
+  if (options.has("log-file")) log_error("{}", error.message);  // else the log is the same stderr
   return exit_code_of(error.code);
 }
 
-// The token itself, or the file that holds it.
-Result<std::string> token_text(const std::string& given) {
+// What the sockets call a key of the run file is a flag here.
+Error as_flag(Error error, std::string_view key, std::string_view flag) {
+  if (error.message.starts_with(key)) error.message.replace(0, key.size(), flag);
+  if (error.code == ErrorCode::bad_config) error.code = ErrorCode::usage;
+  return error;
+}
+
+// A token that was given as itself, or the file that holds it. Whatever is wrong with it, nobody gets in by it.
+Result<net::JoinToken> read_token(const std::string& given, const Clock& clock) {
+  std::string text = given;
+  std::string from;
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(given, ignored)) return given;
-  auto bytes = read_file(given, most_token_bytes);
-  if (!bytes) return tl::unexpected(bytes.error());
-  return std::string(as_text(*bytes));
+  if (std::filesystem::exists(given, ignored)) {
+    const auto bytes = read_file(given, most_token_bytes);
+    if (!bytes) return fail(ErrorCode::unauthenticated, "no token there: " + bytes.error().message);
+    text = as_text(*bytes);
+    from = "'" + given + "': ";
+  } else if (given.find('/') != std::string::npos && !given.starts_with("starling")) {
+    return fail(ErrorCode::unauthenticated, "there is no file '" + given + "', and it is no token by itself");
+  }
+  auto token = net::parse_token(text, clock.unix_seconds());
+  if (!token) return fail(ErrorCode::unauthenticated, from + token.error().message);
+  return token;
 }
 
 ExitCode exit_code_for(trainer::Worker::Exit exit) {
@@ -53,6 +70,7 @@ struct Place {
   std::string listen;
   std::string http;
   std::int64_t local_workers = 1;
+  Duration wait{};
 };
 
 Place place_of(const Options& options, const net::JoinToken& token) {
@@ -63,6 +81,7 @@ Place place_of(const Options& options, const net::JoinToken& token) {
   out.data = options.text("data").value_or("");
   out.listen = options.text("listen").value_or("tcp://0.0.0.0:29400");
   out.http = options.text("http").value_or("127.0.0.1:9464");
+  out.wait = std::chrono::seconds(std::clamp<std::int64_t>(options.integer("wait").value_or(300), 1, 365 * 24 * 3600));
   out.local_workers = std::max<std::int64_t>(1, options.integer("local-workers").value_or(1));
   return out;
 }
@@ -70,9 +89,16 @@ Place place_of(const Options& options, const net::JoinToken& token) {
 // Knocks until somebody lets this node in, or the user or every seed says no.
 Result<trainer::Credentials::Welcome> knock(trainer::Joiner& joiner, net::ZmqTransport& transport, const Signals& signals,
                                             const Clock& clock) {
+  std::string said;
+  TimePoint say_at = clock.now() + say_knocking_interval;
   while (!joiner.outcome()) {
     if (signals.interrupts() > 0) return fail(ErrorCode::failed, "interrupted");
     const TimePoint now = clock.now();
+    if (joiner.last_refusal() != said || now >= say_at) {
+      said = joiner.last_refusal();
+      say_at = now + say_knocking_interval;
+      log_info("nobody has let us in yet ({}); still trying", said.empty() ? "no answer" : said);
+    }
     const Duration wait = std::min<Duration>(joiner.next_deadline() - now, std::chrono::milliseconds(200));
     for (auto& event : transport.poll(std::max(Duration::zero(), wait))) {
       if (const auto* answer = std::get_if<net::LobbyAnswered>(&event)) joiner.on(*answer, clock.now());
@@ -108,14 +134,15 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   const trainer::Worker* worker = nullptr;  // once it is made; it ends before the transport
   network.lobby.accounted_bytes = [&worker] { return worker == nullptr ? 0 : worker->accounted_bytes(); };
   auto transport = net::ZmqTransport::open(std::move(network), identity->key(), token.lobby_key, clock);
-  if (!transport) return tl::unexpected(transport.error());
+  if (!transport) return tl::unexpected(as_flag(transport.error(), "network.listen", "--listen"));
   auto http = metrics::HttpServer::start({.listen = place.http, .port_choice = metrics::PortChoice::or_another}, clock);
-  if (!http) return tl::unexpected(http.error());
+  if (!http) return tl::unexpected(as_flag(http.error(), "http.listen", "--http"));
 
   WorkerFile file{::getpid(), identity->id().hex(), (*http)->address(), std::nullopt};
   if (auto written = write_worker_file(place.directory, file); !written) return tl::unexpected(written.error());
 
   trainer::Joiner::Config knocking;
+  knocking.give_up_after = place.wait;
   for (const net::Seed& seed : token.seeds) {
     if (seed.node != identity->id()) knocking.seeds.push_back({seed.node, seed.lobby});
   }
@@ -131,7 +158,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   membership::Record first = trainer::Worker::first_record(self, **transport);
   first.certificate = credentials.chain();
   trainer::Joiner joiner(std::move(knocking), std::move(first), credentials, **transport, clock.now());
-  log_info("knocking at {} seeds of run {}", token.seeds.size(), token.grant.run.brief());
+  log_info("knocking at {} of run {}", token.seeds.size() == 1 ? "the seed" : fmt::format("{} seeds", token.seeds.size()),
+           token.grant.run.brief());
   auto welcome = knock(joiner, **transport, signals, clock);
   if (!welcome) return tl::unexpected(welcome.error());
   if (auto kept = net::store_chain(storage, welcome->certificate); !kept) return tl::unexpected(kept.error());
@@ -167,15 +195,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
 
 ExitCode run_join(const Options& options) {
   const Signals signals;
-  auto text = token_text(options.argument("TOKEN"));
-  if (!text) return complain(options, text.error());
-  const RealClock clock;
-  auto token = net::parse_token(*text, clock.unix_seconds());
-  if (!token) {
-    Error error = token.error();
-    if (error.code == ErrorCode::bad_input) error.code = ErrorCode::unauthenticated;
-    return complain(options, error);
-  }
+  auto token = read_token(options.argument("TOKEN"), RealClock());
+  if (!token) return complain(options, token.error());
   const Place place = place_of(options, *token);
   if (!net::is_valid_name(place.name)) {
     options.err() << "starling join: --name '" << place.name << "': expected 1 to 32 of a-z, 0-9 and '-'\n";
@@ -216,6 +237,7 @@ Command join_command() {
            {"data", Kind::text, "DIR", "the folder that the run's data paths may resolve in"},
            {"listen", Kind::text, "tcp://HOST:PORT", "where others reach it; three ports from here, 0: any free ones"},
            {"http", Kind::text, "HOST:PORT", "metrics and status of this worker (default: 127.0.0.1:9464 or the next free)"},
+           {"wait", Kind::integer, "SECONDS", "how long to knock when nobody opens (default: 300)"},
            {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
            {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},
            {"log-file", Kind::toggle, "", "log to DIR/log.txt instead of stderr"}},

@@ -84,7 +84,8 @@ class Launch {
   std::optional<metrics::JsonEventLog> events_;
   TimePoint waiting_said_{};
   TimePoint files_at_{};
-  std::size_t members_kept_ = 0;
+  std::size_t members_seen_ = 0;            // alive when the files were written last
+  std::string files_fail_;                  // what was said about it; empty: they can be written
 };
 
 Status Launch::start_workers() {
@@ -161,18 +162,21 @@ void Launch::unleash(Node& node) {
 // For `starling status` when nobody answers, and for a launcher that takes our place.
 void Launch::keep_up_files(Node& node, const NodeReport& report) {
   const std::string json = metrics::to_json(report.status()) + "\n";
-  if (auto written = replace_file(directory_.status_json(), as_bytes(json), FileMode::secret); !written) {
-    log_warning("{}", written.error().message);
-  }
+  auto written = replace_file(directory_.status_json(), as_bytes(json), FileMode::secret);
   const std::vector<Bytes> members = node.worker().signed_members(most_members_kept);
-  members_kept_ = members.size();
-  if (members.empty() && kept_ && !node.has_heard()) return;  // what was kept is still the best there is
-  if (auto written = write_members(directory_, members); !written) log_warning("{}", written.error().message);
+  members_seen_ = node.worker().swarm().live_workers().size();
+  // Until somebody answers, what was kept is still the best there is.
+  if (written && (!kept_ || node.has_heard())) written = write_members(directory_, members);
+  if (!written && files_fail_ != written.error().message) {
+    options_.err() << written.error().message << "\nthe run goes on; lines for its files are lost until that is put right\n";
+  }
+  files_fail_ = written ? "" : written.error().message;
 }
 
 void Launch::say_waiting(Node& node, TimePoint now) {
   auto& worker = node.worker();
-  if (worker.swarm().largest_done() > 0 || now < waiting_said_ + say_waiting_interval) return;
+  if (worker.swarm().largest_done() > 0 || signals_.interrupts() > 0) return;
+  if (now < waiting_said_ + say_waiting_interval) return;
   waiting_said_ = now;
   const std::string missing =
       pipeline::missing_to_start(worker.swarm(), config_.parallelism.stages, config_.start_workers());
@@ -195,6 +199,11 @@ Status Launch::open_doors() {
   auto transport = net::ZmqTransport::open(std::move(network), identity_->key(), lobby_key, clock_);
   if (!transport) return tl::unexpected(transport.error());
   transport_ = std::move(*transport);
+  const auto wished = net::parse_endpoint(config_.network.listen);
+  const auto bound = net::parse_endpoint(transport_->bound().control);
+  if (config_.network.listen_is_default && wished && bound && wished->port != bound->port) {
+    options_.err() << "the default port is taken; listening on " << transport_->bound().control << "\n";
+  }
   auto http = metrics::HttpServer::start(
       {.listen = config_.http.listen,
        .port_choice = config_.http.listen_is_default ? metrics::PortChoice::or_another : metrics::PortChoice::fixed},
@@ -278,7 +287,7 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
     note_ended();
     unleash(node);
     say_waiting(node, now);
-    if (now >= files_at_ || node.worker().swarm().live_workers().size() > members_kept_) {
+    if (now >= files_at_ || node.worker().swarm().live_workers().size() > members_seen_) {
       files_at_ = now + status_interval;
       keep_up_files(node, report);
     }
@@ -296,7 +305,7 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
     if (signals_.interrupts() == interrupts) continue;
     interrupts = signals_.interrupts();
     if (interrupts > 1) {
-      options_.err() << "starling launch: interrupted twice; the workers go on; launch again to take the run up\n";
+      options_.err() << "starling launch: interrupted twice; the workers end the run by themselves\n";
       return ExitCode::interrupted;
     }
     options_.err() << "ending the run politely; Ctrl-C again to leave at once\n";
@@ -342,8 +351,8 @@ ExitCode run_launch(const Options& options) {
   }
   make_absolute(reading.config.data.train);
   make_absolute(reading.config.data.val);
-  const RunDirectory directory{
-      std::filesystem::absolute(std::filesystem::path(reading.config.run.output_dir) / reading.config.run.name)};
+  const std::filesystem::path place = std::filesystem::path(reading.config.run.output_dir) / reading.config.run.name;
+  const RunDirectory directory{std::filesystem::absolute(place).lexically_normal()};
   const auto old_one = options.has("fresh") ? OldRun::move_aside : OldRun::take_up;
   auto claim = claim_directory(directory, old_one, options.err());
   if (!claim) return complain(options, claim.error());
@@ -370,7 +379,7 @@ Command launch_command() {
       "launch",
       "start a run: an observer here and local workers as processes of their own",
       "Prints the line with which others join and the address of the status, then a line per logged step.\n"
-      "Ends when the run ends. Ctrl-C ends the run politely; twice leaves the workers running. Local workers outlive\n"
+      "Ends when the run ends. Ctrl-C ends the run politely; twice leaves that to the workers. Local workers outlive\n"
       "a killed launcher; another launch with the same run file then takes up its place.",
       {{"RUN.YAML", Argument::Presence::required, "the run file"}},
       {set_flag(),

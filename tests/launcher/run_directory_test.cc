@@ -186,6 +186,9 @@ TEST_F(RunDirectoryTest, IsClaimedByWhoeverMayRunWhatLiesThere) {
   std::filesystem::remove_all(run_.path);
   { ASSERT_FALSE(claim()->kept) << "a new run"; }
   found();
+  std::filesystem::remove(run_.token());
+  { ASSERT_FALSE(claim()->kept) << "a launch that failed before its run began"; }
+  found();
 
   // Nobody is left.
   auto refused = claim();

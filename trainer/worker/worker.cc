@@ -138,7 +138,7 @@ void Worker::on(Event event, TimePoint now) {
         } else if constexpr (std::is_same_v<E, ComputeDone>) {
           done(std::move(e.completion));
         } else if constexpr (std::is_same_v<E, LeaveWished>) {
-          leave(Exit::left, "asked to leave");
+          leave(Exit::left, "left, as asked");
         } else if constexpr (std::is_same_v<E, FinishWished>) {
           finish_wished(e.statement);
         } else {
