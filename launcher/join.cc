@@ -186,7 +186,7 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
       node.tell(trainer::Worker::LeaveWished{});
     }
   }
-  tell_totals(node.worker().counters(), report);
+  tell_totals(node.worker().counters(), **report);
   node.flush();
   file.exit_code = static_cast<int>(exit_code_for(node.worker().exit()->exit));
   if (auto written = write_worker_file(place.directory, file); !written) log_warning("{}", written.error().message);
