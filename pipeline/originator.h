@@ -108,6 +108,8 @@ class Originator {
   std::map<MicrobatchId, Open> open_;
   Step step_ = 0;                          // the step that `started_` counts for
   std::int64_t started_ = 0;
+  std::int64_t share_ = 0;                  // of this step's batch, among sharers_
+  std::vector<NodeId> sharers_;
   bool share_said_ = false;
   net::Quantile90 completion_;
   double give_up_factor_ = 1.0;

@@ -51,8 +51,9 @@ def measure(run, tokens_per_microbatch, launch_exit):
     kill_time = chaos[0]["time"] if chaos else None
     if kill_time is not None:
         out["kill_step"] = chaos[0]["step"]
+        # The least by then: the evaluation of the very step of the kill may have lost stages on its way already.
         before = [loss for step, loss in values if step <= out["kill_step"]]
-        out["at_kill"] = before[-1] if before else None
+        out["at_kill"] = min(before, default=None)
         out["silence"] = silence(metrics, victims, kill_time)
         out["taken_over_after"] = [event["time"] - kill_time for event in events if event["event"] == "takeover"]
     out.update(settled(metrics, events, victims, kill_time if kill_time is not None else begin, end, tokens_per_microbatch))

@@ -101,8 +101,26 @@ expect_learned_since() {
   awk -v a="$after" -v b="$before" 'BEGIN { exit !(a != "" && b != "" && a < 0.95 * b) }' || fail "the loss did not go on falling"
 }
 expect_end() {
-  grep -q '"step":60,' "$run/metrics.jsonl" || fail "metrics.jsonl does not reach step 60"
+  grep -q "\"step\":${1:-60}," "$run/metrics.jsonl" || fail "metrics.jsonl does not reach step ${1:-60}"
   echo "exit codes:$(exit_codes)"
+}
+
+# What a worker that joined at unix time $1 needed until its first optimizer step, and how far it stood from its partner at
+# its second exchange, against the median of the others in that round.
+expect_good_joiner() {
+  python3 - "$1" "$dir/late" "$run" <<'PYTHON' || fail "the joiner was too slow, or too far from its partner"
+import json, statistics, sys
+joined, late, run = float(sys.argv[1]), sys.argv[2], sys.argv[3]
+read = lambda path: [json.loads(line) for line in open(path) if line.endswith("\n")]
+first = min(line["time"] for line in read(late + "/metrics.jsonl") if "train/grad_norm" in line) - joined
+own = [event for event in read(late + "/events.jsonl") if event["event"] == "exchange" and event["result"] == "averaged"]
+second = own[1]
+others = [event["divergence"] for event in read(run + "/events.jsonl") if event["event"] == "exchange" and
+          event["round"] == second["round"] and event["result"] == "averaged" and event["worker"] != second["worker"]]
+ratio = second["divergence"] / statistics.median(others)
+print(f"first optimizer step {first:.1f} s after exec; divergence at the second exchange {ratio:.2f} x the others' median")
+sys.exit(not (first <= 15 and ratio <= 1.5))
+PYTHON
 }
 
 case "$case_name" in
@@ -135,9 +153,11 @@ case "$case_name" in
     expect_learned_since 10
     ;;
   join)
-    launch
+    # Four replicas a stage: two that always meet each other hardly differ, and nobody could be compared with them.
+    launch --set parallelism.stages=2 --set parallelism.replicas=4 --set training.max_steps=120
     launcher=$!
     wait_for_step 10
+    joined_at=$(date +%s.%N)
     "$starling" join "$run/join.token" --name late --dir "$dir/late" --data / --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 \
       > "$dir/join.txt" 2>&1 &
     joiner=$!
@@ -147,9 +167,10 @@ case "$case_name" in
     [ "$status" = 0 ] || fail "launch ended with $status"
     wait "$joiner" || status=$?
     [ "$status" = 0 ] || { cat "$dir/join.txt"; fail "join ended with $status"; }
-    expect_end
+    expect_end 120
     grep -q '"worker":"late"' "$dir/late/metrics.jsonl" || fail "the joiner never closed a step"
     grep -q '"event":"copied"' "$dir/late/events.jsonl" || fail "the joiner did not copy a replica's state"
+    expect_good_joiner "$joined_at"
     expect_learned_since 10
     ;;
   relaunch)

@@ -126,6 +126,17 @@ TEST(Originator, StartsItsShareNumbersItAndSaysSoOnce) {
   EXPECT_EQ(b.started(b.on()).front(), microbatch(1, 2, 0)) << "the next step counts from zero";
 }
 
+// Reports go up and down within a step: a share that followed them up would never come down.
+TEST(Originator, KeepsItsShareOfAStepUntilSomebodyIsGone) {
+  Bench b({0.1, 0.1}, {.microbatches = 8, .replicas = 2, .stages = 4});
+  const auto at_first = b.started(b.on()).size();
+  EXPECT_EQ(at_first, 8U);
+  b.swarm.peers[id_of(2)].record.microbatch_seconds = 0.4;
+  EXPECT_TRUE(b.started(b.on()).empty());
+  set_state(b.swarm, 2, PeerState::dead);
+  EXPECT_EQ(at_first + b.started(b.on()).size(), 16U) << "the batch is kept";
+}
+
 TEST(Originator, WaitsWhilePausedAndAfterTheLastStep) {
   Bench b({0.1}, {.microbatches = 4, .last_step = 3});
   b.clock.paused = true;

@@ -151,6 +151,7 @@ JobResult SimulatedCompute::run(const OuterStep& job) {
 
 JobResult SimulatedCompute::run(const Encode& job) {
   if (job.part == StatePart::phi) return StateMade{encode_values(slow_.phi(), job.encoding)};
+  if (job.part == StatePart::momentum) return StateMade{encode_values(slow_.momentum(), job.encoding)};
   return StateMade{encode_values(job.part == StatePart::adam_m ? adam_m_ : adam_v_, job.encoding)};
 }
 
@@ -170,12 +171,13 @@ JobResult SimulatedCompute::run(const Load& job) {
   auto phi = job.phi ? given(job.phi) : Result<std::vector<float>>(draw(job.stage));
   auto m = given(job.adam_m);
   auto v = given(job.adam_v);
-  for (const auto* part : {&phi, &m, &v}) {
+  auto momentum = given(job.momentum);
+  for (const auto* part : {&phi, &m, &v, &momentum}) {
     if (!*part) return Loaded{job.stage, part->error().message};
   }
   stage_ = job.stage;
   theta_ = *phi;
-  slow_ = SlowWeights(std::move(*phi));
+  slow_ = SlowWeights(std::move(*phi), std::move(*momentum));
   adam_m_ = std::move(*m);
   adam_v_ = std::move(*v);
   graphs_.clear();

@@ -7,14 +7,14 @@ namespace starling::trainer {
 namespace {
 
 constexpr Duration tau_before_first_step = std::chrono::seconds(1);
-constexpr int most_serving = 6;                       // state parts under way to others at once
+constexpr int most_serving = 8;                       // state parts under way to others at once
 constexpr std::size_t versions_kept = 2;              // of each stage's backup
 constexpr std::size_t most_backups_said = 8;
 constexpr std::size_t outcomes_said = 2;
 constexpr std::size_t eval_windows_at_once = 4;
 constexpr Duration eval_window_age = std::chrono::seconds(20);
 constexpr Duration eval_at_most = std::chrono::seconds(30);
-constexpr std::uint8_t all_parts = 7;                 // of a state: phi, adam_m, adam_v
+constexpr std::uint8_t all_parts = 15;                // of a state: phi, adam_m, adam_v, momentum
 constexpr std::uint8_t only_phi = 1;
 
 std::string_view name_of(outer::Exchange::SoloCause cause) {
@@ -258,11 +258,11 @@ void Worker::serve(const NodeId& to, const net::StateRequest& request) {
     info.round = stage_step_->round();
     info.tau = stage_step_->tau().value_or(Duration::zero());
     info.adam_steps = adam_steps_;
-    info.parts = request.parts & 7;
+    info.parts = request.parts & all_parts;
     info.closed_any = stage_step_->step() > 1;
     info.gradient_norm = gradient_norm_;
     send(to, info);
-    for (const StatePart part : {StatePart::phi, StatePart::adam_m, StatePart::adam_v}) {
+    for (const StatePart part : {StatePart::phi, StatePart::adam_m, StatePart::adam_v, StatePart::momentum}) {
       const auto number = static_cast<std::uint8_t>(part);
       if ((info.parts & (1U << number)) == 0) continue;
       ++serving_;
@@ -323,6 +323,7 @@ void Worker::carry_out(const CatchUp::Load& action) {
   load.phi = part(StatePart::phi);
   load.adam_m = part(StatePart::adam_m);
   load.adam_v = part(StatePart::adam_v);
+  load.momentum = part(StatePart::momentum);
   drop_everything();
   submit(std::move(load), LoadJob{action.stage, WeightsFrom::donor});
 }
