@@ -28,8 +28,9 @@ void add_worker(membership::Swarm& swarm, int number, Stage stage, Step done) {
 class FirstStep : public testing::Test {
  protected:
   // A middle worker of a run that never skips, of two originators and two middle workers.
-  StageStep clock_{{.self = node(3), .stage = 1, .deadlines = StageStep::Deadlines::off, .last_step = 9, .least_workers = 4},
-                   TimePoint{}};
+  StageStep clock_{
+      {.self = node(3), .stage = 1, .deadlines = StageStep::Deadlines::off, .last_step = 9, .least_workers = 4},
+      TimePoint{}};
   membership::Swarm swarm_;
 
   bool closes(const StageStep::Event& event) {

@@ -80,7 +80,8 @@ double step_seconds(const std::filesystem::path& metrics_file, Step steps) {
 
 class Workplace {
  public:
-  Workplace() : directory_(std::filesystem::temp_directory_path() / ("microbatch_bench." + std::to_string(::getpid()))) {
+  Workplace()
+      : directory_(std::filesystem::temp_directory_path() / ("microbatch_bench." + std::to_string(::getpid()))) {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
     write_text(directory_ / "text.txt");
@@ -89,7 +90,8 @@ run: {name: bench, seed: 11}
 model: {model_type: llama, hidden_size: 96, intermediate_size: 192, num_hidden_layers: 8, num_attention_heads: 4,
         num_key_value_heads: 2, vocab_size: 256, max_position_embeddings: 64}
 tokenizer: {path: byte}
-data: {train: [)" << (directory_ / "text.txt").string() << R"(]}
+data: {train: [)" << (directory_ / "text.txt").string()
+                              << R"(]}
 training: {seq_len: 64, micro_batch_size: 2, microbatches: 16, max_steps: 10}
 optimizer: {lr: 4.0e-3}
 lr_scheduler: {warmup_steps: 5, min_lr: 4.0e-4}
@@ -104,7 +106,8 @@ logging: {log_interval: 1}
   // Runs it to its end. Result: the directory of the run.
   std::filesystem::path launch(Step steps) const {
     const std::string name = "steps-" + std::to_string(steps);
-    LaunchedRun run(directory_, run_file(), {"run.name=" + name, "training.max_steps=" + std::to_string(steps)}, stages);
+    LaunchedRun run(directory_, run_file(), {"run.name=" + name, "training.max_steps=" + std::to_string(steps)},
+                    stages);
     STARLING_CHECK(run.wait(300s) == 0, "the run reaches its end");
     return directory_ / name;
   }
