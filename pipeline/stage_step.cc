@@ -91,7 +91,12 @@ void StageStep::handle(const RoundFinished&, const membership::Swarm& swarm, Tim
     return;
   }
   ended_ = true;
-  drop_all(Drop::Why::stale, out);
+  // Evaluation goes on: the lead may have ended before us, and its windows are here already.
+  std::vector<MicrobatchId> training;
+  for (const auto& [id, kept] : kept_) {
+    if (kept.header.purpose == Purpose::train) training.push_back(id);
+  }
+  drop(training, Drop::Why::stale, out);
   out.emplace_back(TrainingEnded{});
 }
 

@@ -119,9 +119,11 @@ class Reference {
       const MicrobatchId id{home.member.id, 1, k, static_cast<std::uint32_t>(index)};
       const std::vector<net::Hop> path = router.plan(id, swarm_, TimePoint{});
       EXPECT_EQ(static_cast<std::int64_t>(path.size()), stages_ - 1);
-      Buffer travelling = get<trainer::ActivationMade>(home, trainer::Begin{.microbatch = id, .slot = home.member.slot}).output;
+      Buffer travelling =
+          get<trainer::ActivationMade>(home, trainer::Begin{.microbatch = id, .slot = home.member.slot}).output;
       for (const net::Hop& hop : path) {
-        travelling = get<trainer::ActivationMade>(replicas_.at(hop.peer), trainer::Forward{.microbatch = id, .input = travelling})
+        travelling = get<trainer::ActivationMade>(replicas_.at(hop.peer),
+                                                  trainer::Forward{.microbatch = id, .input = travelling})
                          .output;
       }
       if (path.empty()) travelling = nullptr;
@@ -129,7 +131,8 @@ class Reference {
       loss += made.loss_sum;
       tokens += made.tokens;
       travelling = made.gradient;
-      for (auto hop = path.rbegin(); hop != path.rend(); ++hop) travelling = backward(replicas_.at(hop->peer), id, travelling);
+      for (auto hop = path.rbegin(); hop != path.rend(); ++hop)
+        travelling = backward(replicas_.at(hop->peer), id, travelling);
       backward(home, id, travelling);
     }
     home.head_tokens += tokens;
@@ -145,8 +148,8 @@ class Reference {
   void close_step(Replica& replica, Step k) {
     const auto stepped = get<trainer::Stepped>(
         replica, trainer::OptimizerStep{.step = k,
-                                        .learning_rate = trainer::learning_rate(config_.optimizer, config_.lr_scheduler, k,
-                                                                                config_.planned_steps()),
+                                        .learning_rate = trainer::learning_rate(config_.optimizer, config_.lr_scheduler,
+                                                                                k, config_.planned_steps()),
                                         .body_tokens = std::exchange(replica.body_tokens, 0),
                                         .head_tokens = std::exchange(replica.head_tokens, 0)});
     EXPECT_TRUE(stepped.applied);
@@ -156,18 +159,20 @@ class Reference {
   // With at most two replicas everybody's partner is the other one.
   void end_round() {
     std::map<NodeId, Buffer> offered;
-    for (auto& [id, replica] : replicas_) offered[id] = get<trainer::StateMade>(replica, trainer::Snapshot{Encoding::fp32}).bytes;
+    for (auto& [id, replica] : replicas_)
+      offered[id] = get<trainer::StateMade>(replica, trainer::Snapshot{Encoding::fp32}).bytes;
     for (auto& [id, replica] : replicas_) {
       std::vector<Buffer> others;
       for (const NodeId& other : swarm_.live_replicas(replica.member.stage)) {
         if (other != id) others.push_back(offered.at(other));
       }
       const std::size_t count = others.size();
-      const auto stepped = get<trainer::OuterStepped>(replica, trainer::OuterStep{.others = std::move(others),
-                                                                                  .encoding = Encoding::fp32,
-                                                                                  .alpha = config_.outer.momentum,
-                                                                                  .beta = config_.outer.lr,
-                                                                                  .gamma = config_.outer.effective_gamma()});
+      const auto stepped =
+          get<trainer::OuterStepped>(replica, trainer::OuterStep{.others = std::move(others),
+                                                                 .encoding = Encoding::fp32,
+                                                                 .alpha = config_.outer.momentum,
+                                                                 .beta = config_.outer.lr,
+                                                                 .gamma = config_.outer.effective_gamma()});
       EXPECT_EQ(stepped.averaged_with, static_cast<std::int64_t>(count));
     }
   }
@@ -190,7 +195,8 @@ run: {name: parity, seed: 11}
 model: {model_type: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 2,
         num_key_value_heads: 1, vocab_size: 256, max_position_embeddings: 32}
 tokenizer: {path: byte}
-data: {train: [)" << (directory_ / "text.txt").string() << R"(]}
+data: {train: [)" << (directory_ / "text.txt").string()
+                              << R"(]}
 training: {seq_len: 32, micro_batch_size: 2, microbatches: 16, max_steps: 20}
 optimizer: {lr: 4.0e-3}
 lr_scheduler: {warmup_steps: 5, min_lr: 4.0e-4}
@@ -269,7 +275,8 @@ logging: {log_interval: 1}
       ASSERT_EQ(run.at(name).size(), static_cast<std::size_t>(steps)) << name;
       for (const auto& [step, loss] : by_step) {
         const double difference = std::abs(run.at(name).at(step) / loss - 1.0);
-        EXPECT_LE(difference, tolerance) << name << ", step " << step << ": " << run.at(name).at(step) << " against " << loss;
+        EXPECT_LE(difference, tolerance) << name << ", step " << step << ": " << run.at(name).at(step) << " against "
+                                         << loss;
         largest = std::max(largest, difference);
       }
       EXPECT_LT(by_step.at(steps), 0.9 * by_step.at(1)) << "nothing was learned, so nothing is compared";
