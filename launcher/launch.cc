@@ -1,11 +1,7 @@
 #include "launcher/launch.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <set>
 
 #include "gossip/base/log.h"
 #include "gossip/base/real_env.h"
@@ -47,7 +43,7 @@ class Launch {
         config_(std::move(config)),
         keys_(std::move(keys)),
         kept_(std::move(kept)),
-        chaos_(std::move(chaos)),
+        chaos_(std::move(chaos), config_.run.seed),
         workers_(workers) {}
 
   Result<ExitCode> run();
@@ -60,7 +56,6 @@ class Launch {
   Status start_workers();
   void adopt_workers();
   void note_ended();
-  void unleash(Node& node);
   void keep_up_files(Node& node, const NodeReport& report);
   void say_waiting(Node& node, TimePoint now);
   void end_workers();
@@ -70,7 +65,7 @@ class Launch {
   RunConfig config_;
   RunKeys keys_;
   std::optional<KeptToken> kept_;  // of a run whose observer's place we take
-  std::vector<Chaos> chaos_;
+  ChaosCrew chaos_;
   std::int64_t workers_;
   RealClock clock_;
   Signals signals_;
@@ -79,8 +74,6 @@ class Launch {
   std::unique_ptr<net::ZmqTransport> transport_;
   std::unique_ptr<metrics::HttpServer> http_;
   const trainer::Worker* worker_ = nullptr;  // once it is made; it ends before the transport
-  std::set<std::string> stopped_;
-  std::map<std::string, Stage> stages_;  // of local workers, as last seen
   std::optional<metrics::JsonEventLog> events_;
   TimePoint waiting_said_{};
   TimePoint files_at_{};
@@ -115,8 +108,8 @@ void Launch::adopt_workers() {
     names += (names.empty() ? "" : ", ") + name;
   }
   const auto count = static_cast<std::int64_t>(supervisor_.running().size());
-  options_.err() << "taking the observer's place in a run that goes on; local workers that live: "
-                 << (count > 0 ? names : "none") << "\n";
+  options_.err() << "this run has lost its launcher; taking the place (local workers that live: "
+                 << (count > 0 ? names : "none") << ")\n";
   if (count < workers_) {
     options_.err() << "of " << workers_ << " local workers " << workers_ - count
                    << " do not live any more and are not started again; more can join by the token\n";
@@ -128,34 +121,6 @@ void Launch::note_ended() {
     if (ended.well) continue;
     options_.err() << "worker " << ended.name << " " << ended.how << "; see "
                    << (directory_.worker(ended.name) / "log.txt").string() << "\n";
-  }
-}
-
-void Launch::unleash(Node& node) {
-  auto& worker = node.worker();
-  for (const auto& [id, peer] : worker.swarm().peers) stages_[peer.record.name] = peer.record.stage;
-  const Step done = worker.swarm().largest_done();
-  for (auto it = chaos_.begin(); it != chaos_.end();) {
-    if (done < it->step) {
-      ++it;
-      continue;
-    }
-    std::vector<std::string> names;
-    for (const std::string& name : supervisor_.running()) {
-      if (!stopped_.contains(name) && (it->stage == no_stage || stages_[name] == it->stage)) names.push_back(name);
-    }
-    for (const std::string& name : chaos_victims(*it, config_.run.seed, names)) {
-      const bool kill = it->kind == Chaos::Kind::kill;
-      if (!supervisor_.send_signal(name, kill ? SIGKILL : SIGSTOP)) continue;
-      if (!kill) stopped_.insert(name);
-      options_.err() << "chaos at step " << done << ": " << (kill ? "kill " : "stop ") << name << " (stage "
-                     << stages_[name] << ")\n";
-      events_->write("chaos", {{"worker", name},
-                               {"action", std::string(kill ? "kill" : "stop")},
-                               {"stage", static_cast<std::int64_t>(stages_[name])},
-                               {"step", static_cast<std::int64_t>(done)}});
-    }
-    it = chaos_.erase(it);
   }
 }
 
@@ -285,7 +250,7 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
   while (node.turn(std::chrono::milliseconds(200))) {
     const TimePoint now = clock_.now();
     note_ended();
-    unleash(node);
+    chaos_.look(node.worker().swarm(), supervisor_, *events_, options_.err());
     say_waiting(node, now);
     if (now >= files_at_ || node.worker().swarm().live_workers().size() > members_seen_) {
       files_at_ = now + status_interval;
@@ -293,6 +258,7 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
     }
     if (!heard && node.has_heard()) {
       heard = true;
+      options_.err() << "the run goes on, and has a launcher again\n";
       events_->write("launcher_returned", {});
     }
     if (!heard && now - began > wait_for_members) {
@@ -319,7 +285,7 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
 // The run has ended: its workers end by themselves, but for those that were stopped.
 void Launch::end_workers() {
   const TimePoint until = clock_.now() + wait_for_workers;
-  while (supervisor_.running().size() > stopped_.size() && clock_.now() < until) {
+  while (supervisor_.running().size() > chaos_.stopped() && clock_.now() < until) {
     note_ended();
     transport_->poll(std::chrono::milliseconds(100));
   }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
@@ -201,6 +202,45 @@ TEST(Swarm, AStageThatIsLostBeforeTheFirstRoundEndsIsDrawnAgain) {
   EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), takers[0]->compute->phi().begin()));
   EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << summary(world) << "\n" << world.describe();
   expect_good_end(world, 60);
+}
+
+// A member whose tensors are wrong: whoever gets them refuses and counts them, and the run goes on to its end.
+TEST(Swarm, TensorsOfAWrongSizeAreRefusedAndTheRunGoesOn) {
+  SimWorld world(swarm_config(5, 4, 2, 40));
+  while (reached(world) < 5) world.run_until(world.now() + 100ms);
+  const SimWorld::Node* liar = holders_of(world, 2).at(0);
+  liar->compute->set_lie(SimulatedCompute::Lie::wrong_size);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << summary(world) << "\n" << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_GT(world.totals().rejected_malformed, 0);
+}
+
+TEST(Swarm, AnExchangeThatIsNotFiniteIsRefusedAndNobodyTakesItOver) {
+  SimWorld world(swarm_config(6, 4, 2, 40));
+  while (reached(world) < 5) world.run_until(world.now() + 100ms);
+  const SimWorld::Node* liar = holders_of(world, 2).at(0);
+  liar->compute->set_lie(SimulatedCompute::Lie::not_finite);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << summary(world) << "\n" << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_GE(world.totals().rejected_non_finite, 3) << "one in each round: " << summary(world);
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
+}
+
+// The owner's wish ends a run also while it waits for a worker that never comes.
+TEST(Swarm, TheOwnersWishEndsARunThatHasNotBegun) {
+  SimWorld::Config config = swarm_config(4, 4, 2, 40);
+  config.workers = 7;
+  SimWorld world(config);
+  world.run_until(TimePoint{} + 20s);
+  ASSERT_EQ(reached(world), 0);
+  const std::string_view statement = "finish";
+  const ByteView bytes = as_bytes(statement);
+  world.observer().worker->on(Worker::FinishWished{Bytes(bytes.begin(), bytes.end())}, world.now());
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 60s)) << world.describe();
+  expect_good_end(world, 0);
 }
 
 }  // namespace

@@ -449,7 +449,8 @@ void add(WorkerCounters& sum, const WorkerCounters& one) {
                       &WorkerCounters::completed_with_skips, &WorkerCounters::dropped, &WorkerCounters::rerouted,
                       &WorkerCounters::rounds_averaged, &WorkerCounters::rounds_solo, &WorkerCounters::rounds_solo_odd,
                       &WorkerCounters::rounds_one_sided, &WorkerCounters::takeovers, &WorkerCounters::copies,
-                      &WorkerCounters::rejected_malformed, &WorkerCounters::late_completions}) {
+                      &WorkerCounters::rejected_malformed, &WorkerCounters::rejected_non_finite,
+                      &WorkerCounters::late_completions}) {
     sum.*member += one.*member;
   }
   for (const auto& [key, count] : one.stage_skips) sum.stage_skips[key] += count;

@@ -72,6 +72,7 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
   Bytes bytes(static_cast<std::size_t>(config_.activation_bytes));
   const std::uint64_t name = name_of(id);
   std::memcpy(bytes.data(), &name, sizeof name);
+  if (lie_ == Lie::wrong_size) bytes.pop_back();
   return std::make_shared<const Bytes>(std::move(bytes));
 }
 
@@ -139,7 +140,11 @@ JobResult SimulatedCompute::run(const OptimizerStep& job) {
   return Stepped{job.step, true, 1.0};
 }
 
-JobResult SimulatedCompute::run(const Snapshot& job) { return StateMade{slow_.snapshot(theta_, job.encoding)}; }
+JobResult SimulatedCompute::run(const Snapshot& job) {
+  const Buffer honest = slow_.snapshot(theta_, job.encoding);
+  if (lie_ != Lie::not_finite) return StateMade{honest};
+  return StateMade{std::make_shared<const Bytes>(honest->size(), std::byte{0xff})};  // NaN in every encoding
+}
 
 JobResult SimulatedCompute::run(const OuterStep& job) {
   ++outer_steps_;

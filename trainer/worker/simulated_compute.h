@@ -54,6 +54,9 @@ class SimulatedCompute final : public Compute {
   // A stopped process: what is done comes out when it goes on.
   void pause() { paused_ = true; }
   void resume();
+  // What this node hands to others from now on: activations and gradients of a wrong size, or an exchange with NaN in it.
+  enum class Lie { none, wrong_size, not_finite };
+  void set_lie(Lie lie) { lie_ = lie; }
 
   const std::vector<Applied>& ledger() const { return ledger_; }
   const std::vector<float>& theta() const { return theta_; }
@@ -86,6 +89,7 @@ class SimulatedCompute final : public Compute {
   ComputeSizes sizes_;
   double slowness_ = 1.0;
   bool paused_ = false;
+  Lie lie_ = Lie::none;
   TimePoint free_at_{};
   std::vector<Completion> waiting_;      // done while paused
 
