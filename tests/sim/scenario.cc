@@ -1,8 +1,11 @@
 #include "tests/sim/scenario.h"
 
+#include "tests/sim/swarm_config.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -15,14 +18,6 @@ using namespace std::chrono_literals;
 
 constexpr Duration settled = 60s;
 constexpr Step warm_up_steps = 5;
-
-Step reached(const SimWorld& world) {
-  Step most = 0;
-  for (const auto& node : world.nodes()) {
-    if (!node->steps.empty()) most = std::max(most, node->steps.back().step);
-  }
-  return most;
-}
 
 bool running(const SimWorld& world) {
   return std::any_of(world.nodes().begin(), world.nodes().end(),
@@ -41,16 +36,6 @@ void compare_views(const SimWorld& world, Outcome& out) {
     out.problems.push_back(fmt::format("{} different views a minute after the last fault, such as those of {} and {}",
                                        first_with.size(), first_with.begin()->second, first_with.rbegin()->second));
   }
-}
-
-void judge_end(const SimWorld& world, Step max_steps, Outcome& out) {
-  for (const auto& node : world.nodes()) {
-    if (node->exit && node->exit->exit != Worker::Exit::finished) {
-      out.problems.push_back(fmt::format("{} exits because {}", node->name, node->exit->why));
-    }
-  }
-  if (reached(world) != max_steps) out.problems.push_back(fmt::format("ended after step {}", reached(world)));
-  for (const std::string& violation : world.violations()) out.problems.push_back(violation);
 }
 
 double throughput(const SimWorld& world, const SimWorld::Config& config) {
@@ -84,6 +69,27 @@ double throughput(const SimWorld& world, const SimWorld::Config& config) {
 
 }  // namespace
 
+Step reached(const SimWorld& world) {
+  Step most = 0;
+  for (const auto& node : world.nodes()) {
+    if (!node->steps.empty()) most = std::max(most, node->steps.back().step);
+  }
+  return most;
+}
+
+std::vector<std::string> problems_at_end(const SimWorld& world, Step last_step) {
+  std::vector<std::string> problems;
+  for (const auto& node : world.nodes()) {
+    // A run may end while one that starts again still knocks.
+    if (node->exit && node->exit->exit != Worker::Exit::finished && !node->never_let_in) {
+      problems.push_back(fmt::format("{} exits because {}", node->name, node->exit->why));
+    }
+  }
+  if (reached(world) != last_step) problems.push_back(fmt::format("ended after step {}", reached(world)));
+  problems.insert(problems.end(), world.violations().begin(), world.violations().end());
+  return problems;
+}
+
 Outcome play(const Scenario& scenario) {
   SimWorld world(scenario.config);
   const Step max_steps = *scenario.config.worker.training.max_steps;
@@ -98,7 +104,9 @@ Outcome play(const Scenario& scenario) {
     if (running(world)) compare_views(world, out);
   }
   if (!world.run_to_end(world.now() + scenario.limit)) out.problems.push_back("not over in time:\n" + world.describe());
-  judge_end(world, max_steps, out);
+  const std::vector<std::string> problems = problems_at_end(world, max_steps);
+  out.problems.insert(out.problems.end(), problems.begin(), problems.end());
+  if (scenario.judge) scenario.judge(world, out.problems);
   out.seconds = seconds(world.now().time_since_epoch());
   out.totals = world.totals();
   out.measured = world.measured();
@@ -154,6 +162,126 @@ sim::FaultPlan kill_stage(const SimWorld& world, Stage stage) {
     if (node->worker && node->worker->stage() == stage) plan.push_back({world.now(), sim::Fault::Kind::crash, node->index});
   }
   return plan;
+}
+
+namespace {
+
+using Kind = sim::Fault::Kind;
+
+Scenario small(std::uint64_t seed) { return {.config = swarm_config(seed, 4, 4, 40), .faults = {}, .judge = {}}; }
+
+Scenario healthy(std::uint64_t seed) { return small(seed); }
+
+Scenario permuted(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.config.worker.pipeline.routing = pipeline::Routing::permutation;
+  return scenario;
+}
+
+// Twice the usual batch, and forward times well above the latency: what is measured is the routing, not the bubble.
+Scenario speeds(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.config.compute.forward_seconds = 0.2;
+  scenario.config.worker.training.microbatches = 32;
+  scenario.config.worker.training.max_steps = 20;
+  Stream random(mix_seed(seed, "speeds"));
+  for (std::size_t i = 0; i < scenario.config.workers; ++i) {
+    scenario.config.slowness.push_back(std::pow(10.0, random.uniform()));
+  }
+  return scenario;
+}
+
+Scenario half_killed(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = kill_half;
+  return scenario;
+}
+
+Scenario half_stopped(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = pause_half;
+  return scenario;
+}
+
+void expect_taken_over(const SimWorld& world, std::vector<std::string>& problems) {
+  if (world.totals().takeovers == 0) problems.push_back("nobody took the lost stage over");
+}
+
+Scenario middle_stage_killed(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = [](const SimWorld& world) { return kill_stage(world, 2); };
+  scenario.judge = expect_taken_over;
+  return scenario;
+}
+
+Scenario stage_zero_killed(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = [](const SimWorld& world) { return kill_stage(world, 0); };
+  scenario.judge = expect_taken_over;
+  return scenario;
+}
+
+Scenario joiner(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.config.joiners = 1;
+  scenario.faults = [](const SimWorld& world) {
+    return sim::FaultPlan{{world.now(), Kind::join, world.config().workers}};
+  };
+  scenario.judge = [](const SimWorld& world, std::vector<std::string>& problems) {
+    const auto& node = *world.nodes()[world.config().workers];
+    if (node.steps.empty()) return problems.push_back("the joiner made no step");
+    const bool averaged = std::any_of(node.rounds.begin(), node.rounds.end(), [](const auto& r) { return r.second.averaged; });
+    if (!averaged) problems.push_back("the joiner averaged with nobody");
+    if (node.steps.front().step < 20) problems.push_back("the joiner began at the swarm's past");
+  };
+  return scenario;
+}
+
+Scenario observer_killed(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = [](const SimWorld& world) {
+    return sim::FaultPlan{{world.now(), Kind::crash, world.nodes().size() - 1}};
+  };
+  return scenario;
+}
+
+Scenario churned(std::uint64_t seed) {
+  Scenario scenario = small(seed);
+  scenario.faults = [](const SimWorld& world) {
+    return sim::churn(world.config().seed, world.config().workers, {.from = world.now(), .until = world.now() + 60s});
+  };
+  return scenario;
+}
+
+Scenario sixty_four_killed(std::uint64_t seed) { return {.config = sixty_four(seed, 44), .faults = kill_half, .judge = {}}; }
+
+Scenario sixty_four_stopped(std::uint64_t seed) { return {.config = sixty_four(seed, 90), .faults = pause_half, .judge = {}}; }
+
+}  // namespace
+
+const std::vector<Named>& named_scenarios() {
+  static const std::vector<Named> all = {
+      {"healthy", healthy},
+      {"healthy, permutation", permuted},
+      {"speeds 1x to 10x", speeds},
+      {"half killed", half_killed},
+      {"half stopped", half_stopped},
+      {"a middle stage killed", middle_stage_killed},
+      {"stage 0 killed", stage_zero_killed},
+      {"a joiner", joiner},
+      {"the observer killed", observer_killed},
+      {"a minute of churn", churned},
+      {"64 workers, half killed", sixty_four_killed},
+      {"64 workers, half stopped", sixty_four_stopped},
+  };
+  return all;
+}
+
+Scenario named(std::string_view name, std::uint64_t seed) {
+  const auto& all = named_scenarios();
+  const auto it = std::find_if(all.begin(), all.end(), [&](const Named& one) { return one.name == name; });
+  STARLING_CHECK(it != all.end(), "there is such a scenario");
+  return it->make(seed);
 }
 
 }  // namespace starling::trainer

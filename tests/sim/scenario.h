@@ -18,6 +18,8 @@ struct Scenario {
   std::function<sim::FaultPlan(const SimWorld& world)> faults;
   // A run that lasts longer than this after its middle has failed.
   Duration limit = std::chrono::seconds(1200);
+  // What else must hold at the end; adds to Outcome::problems.
+  std::function<void(const SimWorld& world, std::vector<std::string>& problems)> judge;
 };
 
 // What a run came to. `problems` is empty when all that must hold held: every worker that was not killed or stopped for
@@ -37,6 +39,11 @@ struct Outcome {
 
 Outcome play(const Scenario& scenario);
 
+// The last step that any worker has closed.
+Step reached(const SimWorld& world);
+// Empty when every worker that has exited did so with "finished", after `last_step`, and no check of the world failed.
+std::vector<std::string> problems_at_end(const SimWorld& world, Step last_step);
+
 // "seed 7: completed ..., with skips ...": for a failing test and for the table.
 std::string to_string(const Outcome& outcome);
 
@@ -52,5 +59,14 @@ sim::FaultPlan kill_half(const SimWorld& world);
 // A third stops for good, the others wake after 4 to 14 s: before and after they were held dead.
 sim::FaultPlan pause_half(const SimWorld& world);
 sim::FaultPlan kill_stage(const SimWorld& world, Stage stage);
+
+// ---- the scenarios of the table; 4 stages x 4 replicas where nothing else is said
+struct Named {
+  std::string name;
+  Scenario (*make)(std::uint64_t seed);
+};
+const std::vector<Named>& named_scenarios();
+// REQUIRES: such a name.
+Scenario named(std::string_view name, std::uint64_t seed);
 
 }  // namespace starling::trainer

@@ -6,14 +6,13 @@
 #include <iostream>
 
 #include "tests/sim/scenario.h"
-#include "tests/sim/swarm_config.h"
 
 namespace starling::trainer {
 namespace {
 
-void play_all(Step max_steps, sim::FaultPlan (*faults)(const SimWorld&)) {
+void play_all(std::string_view name) {
   for (const std::uint64_t seed : seeds(100)) {
-    Scenario scenario{.config = sixty_four(seed, max_steps), .faults = faults};
+    Scenario scenario = named(name, seed);
     add_log(scenario.config);
     const Outcome outcome = play(scenario);
     if (table_wanted()) std::cout << to_string(outcome) << std::endl;
@@ -22,9 +21,9 @@ void play_all(Step max_steps, sim::FaultPlan (*faults)(const SimWorld&)) {
   }
 }
 
-TEST(SwarmSoak, HalfOfSixtyFourWorkersDieAtOnce) { play_all(44, kill_half); }
+TEST(SwarmSoak, HalfOfSixtyFourWorkersDieAtOnce) { play_all("64 workers, half killed"); }
 
-TEST(SwarmSoak, HalfOfSixtyFourWorkersStopAtOnce) { play_all(90, pause_half); }
+TEST(SwarmSoak, HalfOfSixtyFourWorkersStopAtOnce) { play_all("64 workers, half stopped"); }
 
 }  // namespace
 }  // namespace starling::trainer

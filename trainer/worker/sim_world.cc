@@ -226,6 +226,7 @@ void SimWorld::start(std::size_t index, Boot boot) {
   node.paused = false;
   node.boot = boot;
   node.exit.reset();
+  node.never_let_in = false;
   const auto receive = [this, index, generation](net::TransportEvent event) {
     deliver(index, generation, std::move(event));
   };
@@ -362,6 +363,7 @@ void SimWorld::deliver(std::size_t index, std::uint64_t generation, Worker::Even
   if (!outcome) return arm(index);
   if (!*outcome) {
     node.exit = Worker::ExitReason{Worker::Exit::alone, outcome->error().message};
+    node.never_let_in = true;
     return stop(node);
   }
   make_worker(index, **outcome);

@@ -37,7 +37,7 @@ class SimWorld {
     SimulatedCompute::Config compute;
     std::vector<double> slowness;            // per worker; missing ones: 1
     sim::FaultPlan faults;                   // node numbers: workers from 0, joiners after them
-      // Each line of the history goes here, if set.
+    // Each line of the history goes here, if set.
     std::function<void(const std::string&)> log;
   };
   // What happened to one worker.
@@ -54,6 +54,7 @@ class SimWorld {
     std::unique_ptr<Joiner> joiner;          // until it is let in
     std::unique_ptr<Worker> worker;
     std::optional<Worker::ExitReason> exit;
+    bool never_let_in = false;               // it exits because no seed answered
     std::uint64_t generation = 0;            // of its process
     std::uint64_t timer = 0;                 // the newest timer
     TimePoint timer_at = never;

@@ -47,6 +47,7 @@ void Worker::carry_out(const View::PeerChanged& action) {
     env_.transport.admit(action.peer);
     env_.transport.set_endpoints(action.peer, peer->record.endpoints);
   }
+  if (!action.before && env_.credentials.may_admit()) feed(Admission::MemberSeen{action.peer});
   const auto gone = [](membership::PeerState state) {
     return state == membership::PeerState::dead || state == membership::PeerState::left;
   };
