@@ -1,0 +1,164 @@
+#include "pipeline/planner.h"
+
+#include <algorithm>
+
+namespace starling::pipeline {
+namespace {
+
+using Move = PlanLayout::Move;
+
+// The first plan: the best of a few short constructions, as about one in six ends in a bad corner.
+constexpr int first_draws = 3;
+constexpr std::uint64_t first_steps = 8'000;
+// Later ones are longer.
+constexpr std::uint64_t steps_per_node = 5'000;
+// A rough step takes about a thirtieth of the clock's time for the whole plan.
+constexpr std::uint64_t rough_steps_per_evaluation = 32;
+constexpr std::uint64_t chunk_evaluations = 8;
+// One part in so many of a round is spent on constructions.
+constexpr std::uint64_t rough_part = 10;
+// A round is long enough to cool slowly, and there are a few of them if there is time.
+constexpr std::uint64_t round_evaluations_per_microbatch = 10'000;
+constexpr std::uint64_t most_rounds = 6;
+// Temperatures, as shares of the first cost (rough) and of the seconds of the round's start (exact).
+constexpr double rough_hot = 0.1;
+constexpr double rough_cold = 0.001;
+constexpr double exact_hot = 0.012;
+constexpr double exact_cold = 0.001;
+
+struct Share {
+  Move move;
+  std::uint64_t parts;
+};
+constexpr Share rough_shares[] = {{Move::swap_nodes, 12},   {Move::change_hop, 40}, {Move::exchange_hops, 15},
+                                  {Move::trade_stages, 20}, {Move::swap_order, 5},  {Move::swap_originators, 5}};
+constexpr std::uint64_t rough_parts = 97;
+constexpr std::uint64_t free_size_parts = 6;
+
+// The most microbatches of an originator that can go the same way while groups are still many enough to use all stages
+// about evenly.
+int group_size(const PlanInstance& in) {
+  for (int size = in.microbatches_per_originator; size > 1; --size) {
+    if (in.microbatches_per_originator % size != 0) continue;
+    const int visits = in.microbatches() / size * (in.path_length - 1);
+    if (visits % (in.stages - 1) == 0 || visits >= 4 * (in.stages - 1)) return size;
+  }
+  return 1;
+}
+
+PlanInstance grouped(PlanInstance instance, int size) {
+  instance.microbatches_per_originator /= size;
+  return instance;
+}
+
+}  // namespace
+
+PlanConstruction::PlanConstruction(const PlanInstance& instance, std::uint64_t steps, Stream& random)
+    : times_(group_size(instance)),
+      grouped_(grouped(instance, times_)),
+      layout_(grouped_),
+      rough_(grouped_, times_),
+      steps_(steps) {
+  layout_.draw(random);
+  rough_.begin(layout_);
+  cost_ = first_cost_ = rough_.cost();
+}
+
+void PlanConstruction::step(Stream& random) {
+  ++done_;
+  std::uint64_t part = random.below(rough_parts + (grouped_.stage_sizes.empty() ? free_size_parts : 0));
+  Move move = Move::move_node;
+  for (const Share& share : rough_shares) {
+    if (part < share.parts) {
+      move = share.move;
+      break;
+    }
+    part -= share.parts;
+  }
+  if (!layout_.propose(move, {}, 0.0, random)) return;
+  rough_.apply(layout_);
+  const double progress = static_cast<double>(done_) / static_cast<double>(steps_);
+  const double temperature = first_cost_ * temperature_at(progress, rough_hot, rough_cold);
+  if (rough_.cost() <= cost_ + temperature * exponential(random)) {
+    cost_ = rough_.cost();
+    layout_.accept();
+  } else {
+    rough_.take_back(layout_);
+    layout_.revert();
+  }
+}
+
+PlanLayout PlanConstruction::result(const PlanInstance& instance) const {
+  PlanLayout out(instance);
+  out.set_repeated(layout_, times_);
+  return out;
+}
+
+Planner::Planner(const PlanInstance& instance, std::uint64_t seed, std::uint64_t evaluations)
+    : instance_(instance), random_(mix_seed(seed, "planner")), evaluations_(evaluations), annealer_(instance) {
+  for (int draw = 0; draw < first_draws; ++draw) {
+    construction_.emplace(instance_, first_steps, random_);
+    while (!construction_->done()) construction_->step(random_);
+    judge_construction();
+  }
+  first_seconds_ = best_seconds();
+  begin_round();
+}
+
+void Planner::begin_round() {
+  const std::uint64_t length = round_evaluations_per_microbatch * static_cast<std::uint64_t>(instance_.microbatches());
+  const std::uint64_t rounds = std::clamp<std::uint64_t>(evaluations_ / length, 1, most_rounds);
+  round_end_ = std::min(evaluations_, done_ + (evaluations_ + rounds - 1) / rounds);
+  rough_end_ = done_ + std::max<std::uint64_t>(1, (round_end_ - done_) / rough_part);
+  exact_begin_ = round_end_;
+}
+
+// The clock has the last word on what the rough cost found.
+void Planner::judge_construction() {
+  PlanLayout layout = construction_->result(instance_);
+  construction_.reset();
+  annealer_.start_from(layout);
+  if (start_ && annealer_.seconds() >= start_seconds_) return;
+  start_seconds_ = annealer_.seconds();
+  start_ = std::move(layout);
+}
+
+void Planner::rough_chunk() {
+  if (!construction_) {
+    const std::uint64_t affordable = (rough_end_ - done_) * rough_steps_per_evaluation;
+    const std::uint64_t full = steps_per_node * static_cast<std::uint64_t>(instance_.nodes);
+    construction_.emplace(instance_, std::clamp(affordable, first_steps, full), random_);
+  }
+  for (std::uint64_t k = 0; k < chunk_evaluations * rough_steps_per_evaluation && !construction_->done(); ++k) {
+    construction_->step(random_);
+  }
+  done_ += chunk_evaluations;
+  if (construction_->done()) judge_construction();
+}
+
+void Planner::begin_exact() {
+  annealer_.start_from(*start_);
+  start_.reset();
+  exact_begin_ = done_;
+}
+
+Planner::Progress Planner::improve(std::uint64_t evaluations) {
+  const std::uint64_t until = std::min(evaluations_, done_ + evaluations);
+  while (done_ < until) {
+    if (done_ >= round_end_) {
+      begin_round();
+    } else if (construction_ || done_ < rough_end_) {
+      rough_chunk();
+    } else if (start_) {
+      begin_exact();
+    } else {
+      const double progress =
+          static_cast<double>(done_ - exact_begin_) / static_cast<double>(round_end_ - exact_begin_);
+      annealer_.step(start_seconds_ * temperature_at(progress, exact_hot, exact_cold), random_);
+      ++done_;
+    }
+  }
+  return done_ < evaluations_ ? Progress::going_on : Progress::done;
+}
+
+}  // namespace starling::pipeline
