@@ -47,12 +47,18 @@ double temperature_at(double progress, double hot, double cold) {
   return cold + (hot - cold) * left * left * left;
 }
 
-PlanAnnealer::PlanAnnealer(const PlanInstance& instance)
-    : instance_(instance), layout_(instance), clock_(instance), best_score_(no_limit), best_time_(no_limit) {}
+PlanAnnealer::PlanAnnealer(const PlanInstance& instance, Placement placement)
+    : instance_(instance),
+      placement_(placement),
+      layout_(instance),
+      clock_(instance),
+      best_score_(no_limit),
+      best_time_(no_limit) {}
 
 void PlanAnnealer::set_anchor(const SkipPlan& plan, double price) {
   anchor_ = plan.paths;
   price_ = price;
+  best_score_ = no_limit;
 }
 
 bool PlanAnnealer::differs(int microbatch, std::span<const int> path, double start) const {
@@ -88,6 +94,7 @@ void PlanAnnealer::remember() {
   if (score >= best_score_ - rounding_seconds) return;
   best_score_ = score;
   best_time_ = time_.seconds;
+  best_changes_ = differing_;
   best_ = layout_.plan();
 }
 
@@ -107,6 +114,7 @@ PlanLayout::Hint PlanAnnealer::draw_hint(Stream& random) const {
 
 void PlanAnnealer::step(double temperature, Stream& random) {
   const Move move = draw_move(random);
+  if (placement_ == Placement::kept && (move == Move::swap_nodes || move == Move::move_node)) return;
   const PlanLayout::Hint hint = draw_hint(random);
   if (!layout_.propose(move, hint, time_.seconds / 2, random)) return;
   int differing = differing_;

@@ -33,12 +33,15 @@ double temperature_at(double progress, double hot, double cold);
 
 class PlanAnnealer {
  public:
+  // kept: only paths change, every node stays on its stage.
+  enum class Placement { searched, kept };
   // REQUIRES: a valid instance that outlives the annealer.
-  explicit PlanAnnealer(const PlanInstance& instance);
+  PlanAnnealer(const PlanInstance& instance, Placement placement);
 
   // Goes on from this layout; if it locks up, from the same with straight paths. The best plan so far stays.
   void start_from(const PlanLayout& layout);
-  // From now on each path that differs from this plan's costs `price` seconds. Call before start_from().
+  // From now on each path that differs from this plan's costs `price` seconds, and what was best before counts no more.
+  // Call before start_from(). Of the plan only the paths matter; -1 in them is nobody.
   void set_anchor(const SkipPlan& plan, double price);
 
   // One proposal; counts as one evaluation whether or not the clock had to be asked.
@@ -48,6 +51,7 @@ class PlanAnnealer {
   // The fewest seconds so far (with the price of changes), and their plan.
   double best_seconds() const { return best_time_; }
   const SkipPlan& best() const { return best_; }
+  int best_changes() const { return best_changes_; }  // paths of it that differ from the anchor
 
  private:
   PlanLayout::Move draw_move(Stream& random) const;
@@ -59,6 +63,7 @@ class PlanAnnealer {
   void find_critical();
 
   const PlanInstance& instance_;
+  Placement placement_;
   PlanLayout layout_;
   PlanClock clock_;
   PlanTime time_;
@@ -71,6 +76,7 @@ class PlanAnnealer {
   SkipPlan best_;
   double best_score_ = 0.0;
   double best_time_ = 0.0;
+  int best_changes_ = 0;
 
   std::vector<PlanLayout::Hint> critical_;
   std::vector<int> last_on_node_;  // scratch of find_critical()

@@ -75,6 +75,8 @@ class PlanLayout {
   int microbatches() const { return microbatches_; }
   // All paths in ascending order of stages, starting at once: this cannot lock up.
   void straighten();
+  // The least number of trades that make the use of the stages even.
+  void even_out();
 
  private:
   std::size_t row(int microbatch) const { return static_cast<std::size_t>(microbatch) * length_; }
@@ -84,7 +86,6 @@ class PlanLayout {
   bool order_holds(int microbatch) const;
   int any_member(int stage, Stream& random) const;
   std::ptrdiff_t hop_in(int microbatch, int stage) const;
-  void even_out();
 
   bool swap_nodes(Hint hint, Stream& random);
   bool move_node(Hint hint, Stream& random);

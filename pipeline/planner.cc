@@ -10,13 +10,13 @@ using Move = PlanLayout::Move;
 // The first plan: the best of a few short constructions, as about one in six ends in a bad corner.
 constexpr int first_draws = 3;
 constexpr std::uint64_t first_steps = 8'000;
-// Later ones are longer.
-constexpr std::uint64_t steps_per_node = 5'000;
+// Later ones are longer, but many beat one: each draw has its own corner.
+constexpr std::uint64_t steps_per_node = 1'000;
 // A rough step takes about a thirtieth of the clock's time for the whole plan.
 constexpr std::uint64_t rough_steps_per_evaluation = 32;
 constexpr std::uint64_t chunk_evaluations = 8;
-// One part in so many of a round is spent on constructions.
-constexpr std::uint64_t rough_part = 10;
+// One part in so many of a round is spent on constructions: what large instances need most.
+constexpr std::uint64_t rough_part = 4;
 // A round is long enough to cool slowly, and there are a few of them if there is time.
 constexpr std::uint64_t round_evaluations_per_microbatch = 10'000;
 constexpr std::uint64_t most_rounds = 6;
@@ -95,7 +95,10 @@ PlanLayout PlanConstruction::result(const PlanInstance& instance) const {
 }
 
 Planner::Planner(const PlanInstance& instance, std::uint64_t seed, std::uint64_t evaluations)
-    : instance_(instance), random_(mix_seed(seed, "planner")), evaluations_(evaluations), annealer_(instance) {
+    : instance_(instance),
+      random_(mix_seed(seed, "planner")),
+      evaluations_(evaluations),
+      annealer_(instance, PlanAnnealer::Placement::searched) {
   for (int draw = 0; draw < first_draws; ++draw) {
     construction_.emplace(instance_, first_steps, random_);
     while (!construction_->done()) construction_->step(random_);
