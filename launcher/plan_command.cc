@@ -11,6 +11,7 @@
 #include "launcher/plan_gantt.h"
 #include "launcher/plan_search.h"
 #include "pipeline/plan_report.h"
+#include "pipeline/planner.h"
 
 namespace starling::launcher {
 namespace {
@@ -49,7 +50,7 @@ Result<PlanSearch> search_of(const Options& options, const PlanInstance& instanc
     out.evaluations = static_cast<std::uint64_t>(*evaluations);
     if (options.has("seconds")) out.seconds = budget;
   } else {
-    out.evaluations = affordable_evaluations(instance, budget);
+    out.evaluations = pipeline::affordable_evaluations(instance, budget);
     out.seconds = budget;
   }
   return out;
@@ -130,7 +131,7 @@ ExitCode run_plan(const Options& options) {
   } else {
     const PlanInstance all_stages = pipeline::full_pipeline(file->instance);
     PlanSearch again = *search;
-    if (!options.has("evaluations")) again.evaluations = affordable_evaluations(all_stages, *search->seconds);
+    if (!options.has("evaluations")) again.evaluations = pipeline::affordable_evaluations(all_stages, *search->seconds);
     options.out() << plan_table(*file, *report, found, search_plan(all_stages, again, clock));
   }
   if (found.stopped_by_time) {

@@ -6,20 +6,17 @@
 
 #include "gossip/base/random.h"
 #include "gossip/base/time.h"
-#include "pipeline/plan_clock.h"
 #include "pipeline/planner.h"
 
 namespace starling::launcher {
 namespace {
 
-// Per job of an iteration. Measured: 0.016e-6 s on a 2.5 GHz Xeon, as most evaluations end early.
-constexpr double evaluation_price_seconds = 0.025e-6;
 constexpr double slice_seconds = 0.005;
 
 FoundPlan search_alone(const pipeline::PlanInstance& instance, std::uint64_t seed, const PlanSearch& search,
                        TimePoint begin, const Clock& clock) {
   pipeline::Planner planner(instance, seed, search.evaluations);
-  const std::uint64_t slice = std::max<std::uint64_t>(1, affordable_evaluations(instance, slice_seconds));
+  const std::uint64_t slice = std::max<std::uint64_t>(1, pipeline::affordable_evaluations(instance, slice_seconds));
   FoundPlan out;
   while (planner.improve(slice) == pipeline::Planner::Progress::going_on) {
     if (!search.seconds || seconds(clock.now() - begin) < *search.seconds) continue;
@@ -34,11 +31,6 @@ FoundPlan search_alone(const pipeline::PlanInstance& instance, std::uint64_t see
 }
 
 }  // namespace
-
-std::uint64_t affordable_evaluations(const pipeline::PlanInstance& instance, double seconds) {
-  const double jobs = static_cast<double>(instance.microbatches()) * pipeline::plan_job_count(instance.path_length);
-  return static_cast<std::uint64_t>(seconds / (jobs * evaluation_price_seconds));
-}
 
 int all_cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 

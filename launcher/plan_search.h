@@ -29,8 +29,6 @@ struct FoundPlan {
   bool stopped_by_time = false;
 };
 
-// Evaluations that fit into `seconds` by the fixed price.
-std::uint64_t affordable_evaluations(const pipeline::PlanInstance& instance, double seconds);
 int all_cores();
 
 // REQUIRES: a valid instance, searches >= 1.

@@ -53,12 +53,16 @@ Result<ChangedInstance> node_died(const PlanInstance& instance, const SkipPlan& 
   }
   const int stage = stage_of_nodes(instance, plan)[at(node)];
   if (!now.stage_sizes.empty() && --now.stage_sizes[at(stage)] == 0) {
-    auto& sizes = now.stage_sizes;  // the largest gives one
-    --*std::max_element(sizes.begin(), sizes.end());
+    // The largest gives one, and stage 0 only where no other can: it would take its microbatches along.
+    auto& sizes = now.stage_sizes;
+    const auto middle = std::max_element(sizes.begin() + 1, sizes.end());
+    --(*middle > 1 ? *middle : sizes[0]);
     ++sizes[at(stage)];
   }
-  now.originators =
-      now.stage_sizes.empty() ? std::max(1, instance.originators - static_cast<int>(stage == 0)) : now.stage_sizes[0];
+  // With free sizes every other stage must still get a node.
+  const int most = std::max(1, now.nodes - now.stages + 1);
+  const int left = std::clamp(instance.originators - static_cast<int>(stage == 0), 1, most);
+  now.originators = now.stage_sizes.empty() ? left : now.stage_sizes[0];
   return checked(std::move(out));
 }
 

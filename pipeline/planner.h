@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "gossip/base/random.h"
 #include "pipeline/plan_annealer.h"
@@ -33,7 +34,8 @@ namespace starling::pipeline {
 // Annealing under the rough cost, of groups of microbatches that go the same way.
 class PlanConstruction {
  public:
-  PlanConstruction(const PlanInstance& instance, std::uint64_t steps, Stream& random);
+  // `group`: how many microbatches of an originator go the same way; a divisor of microbatches_per_originator.
+  PlanConstruction(const PlanInstance& instance, int group, std::uint64_t steps, Stream& random);
   PlanConstruction(const PlanConstruction&) = delete;
   PlanConstruction& operator=(const PlanConstruction&) = delete;
   bool done() const { return done_ >= steps_; }
@@ -47,10 +49,14 @@ class PlanConstruction {
   PlanLayout layout_;
   RoughCost rough_;
   double cost_ = 0.0;
-  double first_cost_ = 0.0;
+  double scale_ = 0.0;  // of temperatures
   std::uint64_t steps_;
   std::uint64_t done_ = 0;
 };
+
+// Evaluations that fit into `seconds` of one core by a fixed price per job, which an idle 2.5 GHz Xeon beats: so a budget of
+// time is a count, and the same plan everywhere.
+std::uint64_t affordable_evaluations(const PlanInstance& instance, double seconds);
 
 class Planner {
  public:
@@ -72,13 +78,15 @@ class Planner {
  private:
   void begin_round();
   void rough_chunk();
-  void judge_construction();
+  void judge(PlanLayout layout);
   void begin_exact();
 
   const PlanInstance& instance_;
   Stream random_;
   std::uint64_t evaluations_;
   std::uint64_t done_ = 0;
+  std::vector<int> groups_;  // sizes, by turns
+  std::size_t round_ = 0;
   PlanAnnealer annealer_;
   double first_seconds_ = 0.0;
 

@@ -130,6 +130,26 @@ TEST(PlanRepair, TheLastNodeOfAStageIsReplacedByOneMove) {
   EXPECT_TRUE(plan_seconds(changed->instance, repaired.plan));
 }
 
+TEST(PlanRepair, ANodeThatMovesIsNoLongerVisitedForItsOldStage) {
+  PlanInstance in;
+  in.nodes = 5;
+  in.delays.assign(25, 0.5);
+  in.forward_seconds.assign(5, 0.2);
+  in.memory.assign(5, 2);
+  in.stages = in.path_length = 3;
+  in.stage_sizes = {2, 1, 2};
+  in.originators = 2;
+  in.microbatches_per_originator = 2;
+  const SkipPlan old{{{0, 1}, {2}, {3, 4}}, {{0, {2, 3}}, {0, {2, 4}}, {1, {2, 3}}, {1, {2, 4}}}};
+  ASSERT_TRUE(plan_seconds(in, old));
+  const auto changed = node_died(in, old, 2);
+  ASSERT_TRUE(changed);
+  const RepairedPlan repaired = repair_plan(old, *changed, 1);
+  EXPECT_TRUE(plan_seconds(changed->instance, repaired.plan));
+  EXPECT_EQ(repaired.placements_changed, 1);
+  EXPECT_EQ(repaired.paths_changed, 4);
+}
+
 TEST(PlanRepair, SameInputsGiveTheSameRepair) {
   const PlanInstance instance = test::corrected_instance();
   const SkipPlan old = planned(instance, 500);

@@ -100,12 +100,9 @@ struct Found {
   double evaluations = 0.0;
 };
 
-// The price of an evaluation is the one by which the command turns seconds into evaluations.
 Found plan_for(const PlanInstance& instance, std::uint64_t seed, double for_seconds) {
-  constexpr double price = 0.025e-6;
-  const double jobs = static_cast<double>(instance.microbatches()) * plan_job_count(instance.path_length);
   const double begin = processor_seconds();
-  Planner planner(instance, seed, static_cast<std::uint64_t>(for_seconds / (jobs * price)));
+  Planner planner(instance, seed, affordable_evaluations(instance, for_seconds));
   const double first = processor_seconds() - begin;
   while (planner.improve(64) == Planner::Progress::going_on && processor_seconds() - begin < for_seconds) {
   }
