@@ -56,7 +56,7 @@ struct SkipPlan {
   bool operator==(const SkipPlan&) const = default;
 };
 
-// Whether `back` steps from each stage to the next are allowed: at most two, each by one stage.
+// Whether a path may visit these stages in this order: at most two steps back, each by one stage.
 bool order_allowed(std::span<const int> stages_in_order);
 
 // Whether the plan obeys the rules; bad_input with the first rule that it breaks. A lock-up is not found here but by

@@ -108,12 +108,10 @@ namespace {
 // Carries an old plan over to the changed instance.
 class Repair {
  public:
-  Repair(const SkipPlan& old, const ChangedInstance& changed)
-      : instance_(changed.instance),
-        before_(changed.before),
-        after_(std::accumulate(old.stages.begin(), old.stages.end(), std::size_t{0},
-                               [](std::size_t sum, const auto& nodes) { return sum + nodes.size(); }),
-               nobody) {
+  Repair(const SkipPlan& old, const ChangedInstance& changed) : instance_(changed.instance), before_(changed.before) {
+    std::size_t old_nodes = 0;
+    for (const auto& nodes : old.stages) old_nodes += nodes.size();
+    after_.assign(old_nodes, nobody);
     for (std::size_t n = 0; n < before_.size(); ++n) {
       if (before_[n] != nobody) after_[at(before_[n])] = static_cast<int>(n);
     }

@@ -8,7 +8,8 @@
 //
 // Why so. The group structure is most of the answer and cheap to find: five groups are a far smaller search than thirty
 // paths, and the rough cost is thirty times cheaper than the clock. From there, annealing at a low temperature beats a
-// longer one from a hot start. It is cut into rounds, as a second start finds more than twice the steps of one.
+// longer one from a hot start. A long search is cut into rounds, with groups of another size by turns: a second start finds
+// more than twice the steps of one.
 //
 // The same (instance, seed, evaluations) give the same plan on every machine: there is no clock here, and chance comes from
 // the seed. improve() may be called in slices of any size and be stopped between them; the best plan so far stands.
@@ -49,7 +50,8 @@ class PlanConstruction {
   PlanLayout layout_;
   RoughCost rough_;
   double cost_ = 0.0;
-  double scale_ = 0.0;  // of temperatures
+  double counted_cost_ = 0.0;  // when the rough cost was last counted from nothing
+  double scale_ = 0.0;         // of temperatures
   std::uint64_t steps_;
   std::uint64_t done_ = 0;
 };

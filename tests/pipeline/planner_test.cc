@@ -55,6 +55,15 @@ TEST(Planner, PublishedInstanceIsBelow25SecondsAfter30000Evaluations) {
   EXPECT_LE(plan_seconds(instance, planned(instance, 1, 30'000)).value(), 25.0);
 }
 
+// The rough cost sums eighth powers: a link of 10,000 s that is used at first must not blind it afterwards.
+TEST(Planner, AFewAbsurdLinksAreAvoided) {
+  PlanInstance instance = test::corrected_instance();
+  for (std::size_t k = 1; k < instance.delays.size(); k += 7) {
+    if (k / 20 != k % 20) instance.delays[k] = 10'000.0;
+  }
+  EXPECT_LT(Planner(instance, 1, 0).best_seconds(), 10'000.0);
+}
+
 TEST(Planner, SlowNodesGetFewMicrobatches) {
   PlanInstance instance = test::corrected_instance();
   for (const int slow : {3, 11, 17}) instance.forward_seconds[static_cast<std::size_t>(slow)] *= 8.0;
