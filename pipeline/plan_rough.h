@@ -6,6 +6,8 @@
 // m slots is in use for at least (the sum of these holds) / m, and its microbatches spend the rest of their round trips
 // elsewhere, before and after. The cost is a smooth maximum of these times over the nodes (an 8-norm, which three square
 // roots take: the same on every machine) plus the mean round trip. Waiting is ignored: the clock judges what comes out.
+// Sums are updated, never counted afresh: after a link of many thousand seconds has gone out of use, rounding hides the
+// first part and the mean round trip leads alone.
 //
 // Pure.
 #pragma once

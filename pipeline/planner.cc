@@ -67,7 +67,7 @@ PlanConstruction::PlanConstruction(const PlanInstance& instance, int group, std:
     : times_(group), grouped_(grouped(instance, times_)), layout_(grouped_), rough_(grouped_, times_), steps_(steps) {
   layout_.draw(random);
   rough_.begin(layout_);
-  cost_ = counted_cost_ = rough_.cost();
+  cost_ = rough_.cost();
   scale_ = cost_ / instance.nodes;
 }
 
@@ -89,10 +89,6 @@ void PlanConstruction::step(Stream& random) {
   if (rough_.cost() <= cost_ + temperature * exponential(random)) {
     cost_ = rough_.cost();
     layout_.accept();
-    if (cost_ > counted_cost_ / 2) return;
-    // Sums of eighth powers: what was large and has gone leaves its rounding behind. Count afresh.
-    rough_.begin(layout_);
-    cost_ = counted_cost_ = rough_.cost();
   } else {
     rough_.take_back(layout_);
     layout_.revert();

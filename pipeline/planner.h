@@ -50,8 +50,7 @@ class PlanConstruction {
   PlanLayout layout_;
   RoughCost rough_;
   double cost_ = 0.0;
-  double counted_cost_ = 0.0;  // when the rough cost was last counted from nothing
-  double scale_ = 0.0;         // of temperatures
+  double scale_ = 0.0;  // of temperatures
   std::uint64_t steps_;
   std::uint64_t done_ = 0;
 };
