@@ -3,6 +3,7 @@
 #include "launcher/init.h"
 #include "launcher/join.h"
 #include "launcher/launch.h"
+#include "launcher/plan_command.h"
 #include "launcher/status_command.h"
 #include "launcher/validate.h"
 
@@ -15,6 +16,7 @@ std::span<const Command> all_commands() {
       launch_command(),
       join_command(),
       status_command(),
+      plan_command(),
   };
   return commands;
 }

@@ -1,0 +1,172 @@
+#include "launcher/plan_command.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "gossip/base/real_env.h"
+#include "launcher/plan_file.h"
+#include "launcher/plan_gantt.h"
+#include "launcher/plan_search.h"
+#include "pipeline/plan_report.h"
+#include "pipeline/planner.h"
+
+namespace starling::launcher {
+namespace {
+
+using pipeline::PlanInstance;
+using pipeline::PlanReport;
+
+constexpr double default_seconds = 1.0;
+constexpr double max_seconds = 86'400.0;
+constexpr std::int64_t max_evaluations = 1'000'000'000'000;
+constexpr std::int64_t max_searches = 256;
+
+ExitCode complain(const Options& options, const Error& error) {
+  options.err() << "starling plan: " << error.message << "\n";
+  return exit_code_of(error.code);
+}
+
+Result<PlanSearch> search_of(const Options& options, const PlanInstance& instance) {
+  PlanSearch out;
+  const double budget = options.number("seconds").value_or(default_seconds);
+  if (!std::isfinite(budget) || budget < 0.0 || budget > max_seconds) {
+    return fail(ErrorCode::usage, fmt::format("--seconds must be from 0 to {:.0f}", max_seconds));
+  }
+  const std::int64_t seed = options.integer("seed").value_or(0);
+  if (seed < 0) return fail(ErrorCode::usage, "--seed must not be negative");
+  out.seed = static_cast<std::uint64_t>(seed);
+  const std::int64_t searches = options.integer("searches").value_or(all_cores());
+  if (searches < 1 || searches > max_searches) {
+    return fail(ErrorCode::usage, fmt::format("--searches must be from 1 to {}", max_searches));
+  }
+  out.searches = static_cast<int>(searches);
+  if (const auto evaluations = options.integer("evaluations")) {
+    if (*evaluations < 0 || *evaluations > max_evaluations) {
+      return fail(ErrorCode::usage, fmt::format("--evaluations must be from 0 to {}", max_evaluations));
+    }
+    out.evaluations = static_cast<std::uint64_t>(*evaluations);
+    if (options.has("seconds")) out.seconds = budget;
+  } else {
+    out.evaluations = pipeline::affordable_evaluations(instance, budget);
+    out.seconds = budget;
+  }
+  return out;
+}
+
+std::string plan_json(const PlanInstance& instance, const PlanSearch& search, const FoundPlan& found) {
+  nlohmann::ordered_json out;
+  out["stages"] = found.plan.stages;
+  out["paths"] = nlohmann::ordered_json::array();
+  for (const auto& path : found.plan.paths) {
+    out["paths"].push_back({{"originator", path.originator}, {"hops", path.hops}, {"start", path.start}});
+  }
+  out["path_length"] = instance.path_length;
+  out["seconds"] = found.seconds;
+  out["first_seconds"] = found.first_seconds;
+  out["microbatches"] = instance.microbatches();
+  out["seed"] = search.seed;
+  out["evaluations"] = search.evaluations;
+  out["searches"] = search.searches;
+  out["stopped_by_time"] = found.stopped_by_time;
+  return out.dump() + "\n";
+}
+
+template <typename... Args>
+void add(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
+  fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);
+}
+
+std::string plan_table(const PlanFile& file, const PlanReport& report, const FoundPlan& found, const FoundPlan& full) {
+  const PlanInstance& instance = file.instance;
+  std::string out;
+  add(out, "an iteration of {} microbatches takes {:.2f} s; each visits {} of {} stages\n", instance.microbatches(),
+      report.seconds, instance.path_length, instance.stages);
+  add(out,
+      "the full pipeline, all {} stages and all nodes, planned the same way: {:.2f} s ({:.0f} % less with "
+      "skipping)\n\n",
+      instance.stages, full.seconds, 100.0 * (1.0 - report.seconds / full.seconds));
+  add(out, "stage  node  {:<24}  visits  busy s  idle\n", "where");
+  for (std::size_t s = 0; s < found.plan.stages.size(); ++s) {
+    for (const int node : found.plan.stages[s]) {
+      const auto n = static_cast<std::size_t>(node);
+      const auto& time = report.nodes[n];
+      add(out, "{:>5}  {:>4}  {:<24}  {:>6}  {:>6.2f}  {:>3.0f}%\n", s, node, file.names[n], time.visits, time.busy,
+          100.0 * time.idle_share);
+    }
+  }
+  const auto& critical = report.critical;
+  const auto& path = found.plan.paths[static_cast<std::size_t>(critical.microbatch)];
+  add(out, "\nthe critical microbatch is {}: {} -> {} -> {}\n", critical.microbatch, path.originator,
+      fmt::join(path.hops, " -> "), path.originator);
+  for (const auto& [what, seconds] :
+       {std::pair{"planned start", critical.start}, std::pair{"forward", critical.forward},
+        std::pair{"loss", critical.loss}, std::pair{"backward", critical.backward},
+        std::pair{"on its way", critical.travel}, std::pair{"waiting", critical.waiting}}) {
+    add(out, "  {:<14} {:>7.2f} s  {:>3.0f}%\n", what, seconds, 100.0 * seconds / critical.done);
+  }
+  add(out, "  {:<14} {:>7.2f} s\n", "done", critical.done);
+  return out;
+}
+
+ExitCode run_plan(const Options& options) {
+  const auto path = options.text("instance");
+  if (!path) {
+    return complain(options, {ErrorCode::usage,
+                              "--instance FILE is missing: the network to plan for (see 'starling plan --help'); "
+                              "planning from a run file is not built yet"});
+  }
+  const auto file = read_plan_file(*path);
+  if (!file) return complain(options, file.error());
+  const auto search = search_of(options, file->instance);
+  if (!search) return complain(options, search.error());
+  const RealClock clock;
+  const FoundPlan found = search_plan(file->instance, *search, clock);
+  const auto report = pipeline::report_plan(file->instance, found.plan);
+  STARLING_CHECK(report.has_value(), "the planner's plans obey the rules and do not lock up");
+  if (options.has("json")) {
+    options.out() << plan_json(file->instance, *search, found);
+  } else {
+    const PlanInstance all_stages = pipeline::full_pipeline(file->instance);
+    PlanSearch again = *search;
+    if (!options.has("evaluations")) again.evaluations = pipeline::affordable_evaluations(all_stages, *search->seconds);
+    options.out() << plan_table(*file, *report, found, search_plan(all_stages, again, clock));
+  }
+  if (found.stopped_by_time) {
+    options.err() << "starling plan: stopped by the time; the same seed may give another plan on another machine\n";
+  }
+  if (const auto svg = options.text("svg")) {
+    const Status written = replace_file(*svg, as_bytes(gantt_svg(*report, file->names)));
+    if (!written) return complain(options, written.error());
+  }
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+Command plan_command() {
+  return {
+      "plan",
+      "plan which stages each microbatch skips and where every node belongs",
+      "FILE is one JSON object: delays ([from][to] in seconds; or latency_seconds, bandwidth_bytes_per_second and\n"
+      "activation_bytes), forward_seconds and memory (a number, or one per node), num_stages, path_length,\n"
+      "microbatches_per_originator, and stage_sizes, or originators, to let the planner choose the other sizes.\n\n"
+      "The same file, seed, evaluations and searches give the same plan. --seconds sets the evaluations by a fixed "
+      "price\n"
+      "and is the outer stop for a machine that is slower. Without --json, the full pipeline is planned as well, with\n"
+      "as much time again, to compare with.\n"
+      "Exit code 3: something is wrong with FILE, and stderr says what.",
+      {},
+      {{"instance", Flag::Kind::text, "FILE", "the network and what an iteration asks of it"},
+       {"json", Flag::Kind::toggle, "", "print one JSON object: stages, paths (one per microbatch), seconds"},
+       {"seconds", Flag::Kind::number, "S", "how long to search; default 1"},
+       {"seed", Flag::Kind::integer, "N", "where chance begins; default 0"},
+       {"evaluations", Flag::Kind::integer, "N", "how many plans each search looks at, instead of a time"},
+       {"searches", Flag::Kind::integer, "N", "independent searches beside each other; default: one a core"},
+       {"svg", Flag::Kind::text, "FILE", "write a picture of the iteration"}},
+      run_plan};
+}
+
+}  // namespace starling::launcher

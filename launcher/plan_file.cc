@@ -1,0 +1,263 @@
+#include "launcher/plan_file.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "gossip/base/printable.h"
+#include "gossip/base/real_env.h"
+
+namespace starling::launcher {
+namespace {
+
+using nlohmann::json;
+using pipeline::PlanInstance;
+
+tl::unexpected<Error> bad(std::string message) { return fail(ErrorCode::bad_config, std::move(message)); }
+
+std::string shown(const json& value) {
+  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace), 40);
+}
+
+// NaN and Infinity are what many programs write for a number that is none; JSON has neither.
+bool is_no_number(std::string_view text, std::size_t byte) {
+  const std::size_t from = byte < 9 ? 0 : byte - 9;
+  const std::string_view around = text.substr(from, 12);
+  return around.find("NaN") != around.npos || around.find("nan") != around.npos ||
+         around.find("Infinity") != around.npos || around.find("inf") != around.npos;
+}
+
+Result<json> parse_object(std::string_view text) {
+  try {
+    json out = json::parse(text);
+    if (!out.is_object()) return bad("the file must hold one JSON object, got " + shown(out));
+    return out;
+  } catch (const json::parse_error& failure) {
+    const auto line =
+        1 +
+        std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(failure.byte, text.size())), '\n');
+    if (is_no_number(text, failure.byte)) {
+      return bad(fmt::format(
+          "line {} has NaN or Infinity where a number is needed: measure that link, or leave the node out", line));
+    }
+    return bad(fmt::format("not JSON: line {}, byte {}: {}", line, failure.byte, printable(failure.what(), 160)));
+  } catch (const json::out_of_range& failure) {
+    return bad(fmt::format("a number is out of range: {}", printable(failure.what(), 160)));
+  }
+}
+
+class Reader {
+ public:
+  explicit Reader(const json& object) : object_(object) {}
+
+  Result<PlanFile> read() {
+    if (Status status = read_network(); !status) return tl::unexpected(status.error());
+    if (Status status = read_nodes(); !status) return tl::unexpected(status.error());
+    if (Status status = read_iteration(); !status) return tl::unexpected(status.error());
+    if (Status status = out_.instance.validate(); !status) return tl::unexpected(status.error());
+    read_names();
+    return std::move(out_);
+  }
+
+ private:
+  const json* find(const char* key) const {
+    const auto found = object_.find(key);
+    return found == object_.end() ? nullptr : &*found;
+  }
+
+  static Result<double> number(const json& value, const std::string& where) {
+    if (!value.is_number()) return bad(fmt::format("{} must be a number, got {}", where, shown(value)));
+    return value.get<double>();
+  }
+
+  Result<int> whole(const json& value, const std::string& where) const {
+    const auto got = number(value, where);
+    if (!got) return tl::unexpected(got.error());
+    if (*got != std::floor(*got) || std::abs(*got) > 1e9)
+      return bad(fmt::format("{} must be a whole number, got {}", where, shown(value)));
+    return static_cast<int>(*got);
+  }
+
+  Result<int> whole(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) return bad(fmt::format("'{}' is missing", key));
+    return whole(*value, key);
+  }
+
+  // A square table of numbers; null: there is no link.
+  Result<std::vector<double>> table(const char* key) {
+    const json* rows = find(key);
+    if (rows == nullptr) return bad(fmt::format("'{}' is missing", key));
+    if (!rows->is_array() || rows->empty())
+      return bad(fmt::format("'{}' must be a list of rows, one for each node", key));
+    const std::size_t n = rows->size();
+    if (n > static_cast<std::size_t>(pipeline::max_plan_nodes)) {
+      return bad(fmt::format("'{}' has {} rows; at most {} nodes can be planned", key, n, pipeline::max_plan_nodes));
+    }
+    if (out_.instance.nodes != 0 && n != static_cast<std::size_t>(out_.instance.nodes)) {
+      return bad(fmt::format("'{}' has {} rows, but there are {} nodes", key, n, out_.instance.nodes));
+    }
+    out_.instance.nodes = static_cast<int>(n);
+    std::vector<double> out;
+    out.reserve(n * n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const json& row = (*rows)[i];
+      if (!row.is_array() || row.size() != n) {
+        const std::size_t got = row.is_array() ? row.size() : 0;
+        return bad(fmt::format("{}[{}] has {} values instead of {}: {} is missing", key, i, got, n,
+                               got < n ? fmt::format("{}[{}][{}]", key, i, got) : std::string("a row")));
+      }
+      for (std::size_t j = 0; j < n; ++j) {
+        if (row[j].is_null() && i != j) {
+          return bad(
+              fmt::format("nodes {} and {} are disconnected ({}[{}][{}] is null): every node must reach every other", i,
+                          j, key, i, j));
+        }
+        if (row[j].is_null()) {
+          out.push_back(0.0);
+          continue;
+        }
+        const auto value = number(row[j], fmt::format("{}[{}][{}]", key, i, j));
+        if (!value) return tl::unexpected(value.error());
+        if (*value < 0.0) return bad(fmt::format("{}[{}][{}] is negative ({})", key, i, j, *value));
+        out.push_back(*value);
+      }
+    }
+    return out;
+  }
+
+  Status read_network() {
+    if (find("delays") != nullptr) {
+      if (find("latency_seconds") != nullptr)
+        return bad("give 'delays' or 'latency_seconds' and its companions, not both");
+      auto delays = table("delays");
+      if (!delays) return tl::unexpected(delays.error());
+      out_.instance.delays = std::move(*delays);
+      return {};
+    }
+    if (find("latency_seconds") == nullptr) {
+      return bad("'delays' is missing; or give latency_seconds, bandwidth_bytes_per_second and activation_bytes");
+    }
+    auto latency = table("latency_seconds");
+    if (!latency) return tl::unexpected(latency.error());
+    auto bandwidth = table("bandwidth_bytes_per_second");
+    if (!bandwidth) return tl::unexpected(bandwidth.error());
+    const json* bytes = find("activation_bytes");
+    if (bytes == nullptr) return bad("'activation_bytes' is missing: how large one microbatch's activation is");
+    const auto size = number(*bytes, "activation_bytes");
+    if (!size) return tl::unexpected(size.error());
+    if (*size <= 0.0) return bad(fmt::format("activation_bytes is {}; it must be more than 0", *size));
+    const auto n = static_cast<std::size_t>(out_.instance.nodes);
+    for (std::size_t k = 0; k < n * n; ++k) {
+      if (k / n == k % n) {
+        out_.instance.delays.push_back(0.0);
+        continue;
+      }
+      if ((*bandwidth)[k] <= 0.0) {
+        return bad(
+            fmt::format("nodes {} and {} are disconnected (bandwidth_bytes_per_second[{}][{}] is 0): every node must "
+                        "reach every other",
+                        k / n, k % n, k / n, k % n));
+      }
+      out_.instance.delays.push_back((*latency)[k] + *size / (*bandwidth)[k]);
+    }
+    return {};
+  }
+
+  // A number for all nodes, or a list with one for each.
+  Result<std::vector<double>> per_node(const char* key) {
+    const json* value = find(key);
+    const auto n = static_cast<std::size_t>(out_.instance.nodes);
+    if (value == nullptr) return bad(fmt::format("'{}' is missing: a number, or a list with one for each node", key));
+    if (!value->is_array()) {
+      const auto one = number(*value, key);
+      if (!one) return tl::unexpected(one.error());
+      return std::vector<double>(n, *one);
+    }
+    if (value->size() != n) return bad(fmt::format("'{}' has {} values for {} nodes", key, value->size(), n));
+    std::vector<double> out;
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto one = number((*value)[i], fmt::format("{}[{}]", key, i));
+      if (!one) return tl::unexpected(one.error());
+      out.push_back(*one);
+    }
+    return out;
+  }
+
+  Status read_nodes() {
+    auto work = per_node("forward_seconds");
+    if (!work) return tl::unexpected(work.error());
+    out_.instance.forward_seconds = std::move(*work);
+    const auto memory = per_node("memory");
+    if (!memory) return tl::unexpected(memory.error());
+    for (std::size_t i = 0; i < memory->size(); ++i) {
+      const double slots = (*memory)[i];
+      if (slots != std::floor(slots) || std::abs(slots) > 1e6) {
+        return bad(fmt::format("memory of node {} is {}; it must be a whole number of microbatches, at most 1000000", i,
+                               slots));
+      }
+      out_.instance.memory.push_back(static_cast<int>(slots));
+    }
+    return {};
+  }
+
+  Status read_iteration() {
+    PlanInstance& in = out_.instance;
+    for (const auto& [key, field] : {std::pair{"num_stages", &in.stages}, std::pair{"path_length", &in.path_length},
+                                     std::pair{"microbatches_per_originator", &in.microbatches_per_originator}}) {
+      const auto value = whole(key);
+      if (!value) return tl::unexpected(value.error());
+      *field = *value;
+    }
+    if (const json* sizes = find("stage_sizes"); sizes != nullptr && !sizes->is_null()) {
+      if (!sizes->is_array() || sizes->empty())
+        return bad("stage_sizes must be a list with the number of nodes of each stage");
+      for (std::size_t s = 0; s < sizes->size(); ++s) {
+        const auto size = whole((*sizes)[s], fmt::format("stage_sizes[{}]", s));
+        if (!size) return tl::unexpected(size.error());
+        in.stage_sizes.push_back(*size);
+      }
+      in.originators = in.stage_sizes[0];
+    } else if (find("originators") != nullptr) {
+      const auto value = whole("originators");
+      if (!value) return tl::unexpected(value.error());
+      in.originators = *value;
+    } else {
+      in.originators = in.stages < 1 ? 1 : (in.nodes + in.stages - 1) / in.stages;
+    }
+    return {};
+  }
+
+  void read_names() {
+    const json* names = find("locations");
+    const auto n = static_cast<std::size_t>(out_.instance.nodes);
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool named = names != nullptr && names->is_array() && i < names->size() && (*names)[i].is_string();
+      out_.names.push_back(named ? printable((*names)[i].get<std::string>(), 24) : std::string());
+    }
+  }
+
+  const json& object_;
+  PlanFile out_;
+};
+
+}  // namespace
+
+Result<PlanFile> parse_plan_file(std::string_view text) {
+  const auto object = parse_object(text);
+  if (!object) return tl::unexpected(object.error());
+  return Reader(*object).read();
+}
+
+Result<PlanFile> read_plan_file(const std::string& path) {
+  const auto bytes = read_file(path, max_plan_file_bytes);
+  if (!bytes) return bad(bytes.error().message);
+  auto out = parse_plan_file(as_text(*bytes));
+  if (!out) return bad(printable(path, 120) + ": " + out.error().message);
+  return out;
+}
+
+}  // namespace starling::launcher

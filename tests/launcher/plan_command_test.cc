@@ -1,0 +1,194 @@
+#include "launcher/plan_command.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launcher/plan_file.h"
+#include "launcher/plan_gantt.h"
+#include "pipeline/plan_clock.h"
+#include "pipeline/planner.h"
+#include "tests/launcher/command_test.h"
+#include "tests/support/plan_instances.h"
+
+namespace starling::launcher {
+namespace {
+
+using nlohmann::json;
+
+class PlanCommand : public CommandTest {
+ protected:
+  static Outcome plan(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "plan");
+    std::ostringstream out;
+    std::ostringstream err;
+    const std::vector<Command> commands{plan_command()};
+    const ExitCode code = run_command_line(commands, arguments, {}, out, err);
+    return {code, out.str(), err.str()};
+  }
+
+  std::string published() const { return write("published.json", test::read_golden("skippipe_20_nodes.json")); }
+
+  // The published instance with one change, as a file.
+  template <typename Change>
+  std::string changed(const Change& change) const {
+    json instance = json::parse(test::read_golden("skippipe_20_nodes.json"));
+    change(instance);
+    return write("changed.json", instance.dump());
+  }
+
+  void expect_refused(const std::string& file, const std::string& what) const {
+    const Outcome outcome = plan({"--instance", file, "--json", "--evaluations", "1"});
+    EXPECT_EQ(outcome.code, ExitCode::bad_config) << what;
+    EXPECT_EQ(outcome.out, "") << what;
+    EXPECT_NE(outcome.err.find(what), std::string::npos) << "expected '" << what << "', got: " << outcome.err;
+  }
+};
+
+TEST_F(PlanCommand, JsonIsAPlanThatObeysTheRulesAndTakesWhatItSays) {
+  const Outcome outcome =
+      plan({"--instance", published(), "--json", "--seed", "3", "--evaluations", "2000", "--searches", "2"});
+  ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
+  const json out = json::parse(outcome.out);
+  pipeline::SkipPlan read;
+  read.stages = out.at("stages").get<std::vector<std::vector<int>>>();
+  for (const json& path : out.at("paths")) {
+    read.paths.push_back({path.at("originator"), path.at("hops").get<std::vector<int>>(), path.at("start")});
+  }
+  const auto seconds = pipeline::plan_seconds(test::published_instance(), read);
+  ASSERT_TRUE(seconds) << seconds.error().message;
+  EXPECT_NEAR(*seconds, out.at("seconds").get<double>(), 1e-9);
+  EXPECT_LE(*seconds, 27.0);
+  EXPECT_LE(out.at("first_seconds").get<double>(), 32.0);
+  EXPECT_EQ(out.at("seed"), 3);
+  EXPECT_EQ(out.at("stopped_by_time"), false);
+}
+
+TEST_F(PlanCommand, SameSeedAndEvaluationsGiveTheSameOutput) {
+  const std::vector<std::string> arguments{"--instance",    published(), "--json",     "--seed", "3",
+                                           "--evaluations", "500",       "--searches", "2"};
+  const Outcome once = plan(arguments);
+  EXPECT_EQ(once.code, ExitCode::ok);
+  EXPECT_EQ(once.out, plan(arguments).out);
+}
+
+TEST_F(PlanCommand, TableSaysWhoIsWhereAndWhereTheTimeGoes) {
+  const Outcome outcome = plan({"--instance", published(), "--evaluations", "200", "--searches", "1"});
+  ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
+  for (const char* part :
+       {"30 microbatches", "the full pipeline", "Australia", "the critical microbatch is", "waiting", "idle"}) {
+    EXPECT_NE(outcome.out.find(part), std::string::npos) << part << " in\n" << outcome.out;
+  }
+}
+
+TEST_F(PlanCommand, PictureHasABoxForEachJobAndTellsThemApartByPatternAndLetter) {
+  const std::string file = path("plan.svg");
+  const Outcome outcome =
+      plan({"--instance", published(), "--json", "--evaluations", "10", "--searches", "1", "--svg", file});
+  ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
+  const std::string svg = read("plan.svg");
+  const auto count = [&svg](const std::string& what) {
+    std::size_t found = 0;
+    for (std::size_t at = svg.find(what); at != std::string::npos; at = svg.find(what, at + 1)) ++found;
+    return found;
+  };
+  EXPECT_EQ(count("<title>forward of microbatch"), 120U);
+  EXPECT_EQ(count("<title>loss of microbatch"), 30U);
+  EXPECT_EQ(count("<title>backward of microbatch"), 120U);
+  EXPECT_GE(count("url(#backward)"), 120U);
+  EXPECT_GT(count("stroke-dasharray"), 1U);
+  EXPECT_GT(count(">F0<"), 0U);
+  EXPECT_GT(count(">B0<"), 0U);
+  EXPECT_TRUE(svg.ends_with("</svg>\n"));
+}
+
+TEST_F(PlanCommand, LatencyBandwidthAndBytesMakeTheSameDelays) {
+  json instance = json::parse(test::read_golden("skippipe_20_nodes.json"));
+  constexpr double bytes = 1000.0;
+  json latency = instance["delays"];
+  json bandwidth = instance["delays"];
+  for (std::size_t i = 0; i < 20; ++i) {
+    for (std::size_t j = 0; j < 20; ++j) {
+      const double delay = instance["delays"][i][j];
+      latency[i][j] = delay / 4;
+      bandwidth[i][j] = i == j ? 0.0 : bytes / (0.75 * delay);
+    }
+  }
+  instance.erase("delays");
+  instance["latency_seconds"] = latency;
+  instance["bandwidth_bytes_per_second"] = bandwidth;
+  instance["activation_bytes"] = bytes;
+  const auto file = parse_plan_file(instance.dump());
+  ASSERT_TRUE(file) << file.error().message;
+  const auto expected = test::published_instance();
+  for (std::size_t k = 0; k < 400; ++k) EXPECT_NEAR(file->instance.delays[k], expected.delays[k], 1e-9);
+}
+
+TEST_F(PlanCommand, SpeedsAndMemoryMayBeGivenPerNodeAndSizesLeftOut) {
+  json instance = json::parse(test::read_golden("skippipe_20_nodes.json"));
+  std::vector<double> speeds(20, 0.5);
+  speeds[7] = 1.5;
+  std::vector<int> memory(20, 2);
+  memory[3] = 6;
+  instance["forward_seconds"] = speeds;
+  instance["memory"] = memory;
+  instance.erase("stage_sizes");
+  const auto file = parse_plan_file(instance.dump());
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ(file->instance.forward_seconds, speeds);
+  EXPECT_EQ(file->instance.memory, memory);
+  EXPECT_TRUE(file->instance.stage_sizes.empty());
+  EXPECT_EQ(file->instance.originators, 4);  // 20 nodes, 6 stages
+  instance["originators"] = 5;
+  EXPECT_EQ(parse_plan_file(instance.dump())->instance.originators, 5);
+}
+
+TEST_F(PlanCommand, EachBadFileHasItsOwnMessageAndExitCode3) {
+  expect_refused(changed([](json& i) { i["delays"][1][3] = -0.5; }), "delays[1][3] is negative");
+  expect_refused(changed([](json& i) { i["delays"][1].erase(19); }), "delays[1][19] is missing");
+  expect_refused(changed([](json& i) { i["delays"].erase(19); }), "delays[0] has 20 values instead of 19");
+  expect_refused(changed([](json& i) { i.erase("delays"); }), "'delays' is missing");
+  expect_refused(changed([](json& i) { i["delays"][1][3] = nullptr; }), "nodes 1 and 3 are disconnected");
+  expect_refused(changed([](json& i) { i["delays"][1][3] = 1e9; }), "nodes 1 and 3 are disconnected");
+  expect_refused(changed([](json& i) { i["delays"][1][3] = "fast"; }), "delays[1][3] must be a number");
+  expect_refused(changed([](json& i) { i["num_stages"] = 21; }), "fewer nodes (20) than stages (21)");
+  expect_refused(changed([](json& i) { i["path_length"] = 7; }),
+                 "path_length (7) is more than the number of stages (6)");
+  expect_refused(changed([](json& i) { i["memory"] = 0; }), "memory of node 0 is 0");
+  expect_refused(changed([](json& i) { i["memory"] = 1.5; }), "memory of node 0 is 1.5");
+  expect_refused(changed([](json& i) { i["memory"] = {3, 3}; }), "'memory' has 2 values for 20 nodes");
+  expect_refused(changed([](json& i) { i.erase("forward_seconds"); }), "'forward_seconds' is missing");
+  expect_refused(changed([](json& i) { i["forward_seconds"] = -1; }), "forward_seconds of node 0");
+  expect_refused(changed([](json& i) { i.erase("num_stages"); }), "'num_stages' is missing");
+  expect_refused(changed([](json& i) { i["stage_sizes"] = {5, 3, 3, 3, 3, 4}; }), "add up to 21");
+  expect_refused(write("nan.json", "{\"delays\": [[0, NaN], [1, 0]]}"), "line 1 has NaN or Infinity");
+  expect_refused(write("huge.json", "{\"delays\": [[0, 1e999], [1, 0]]}"), "out of range");
+  expect_refused(write("text.json", "stages: 4\n"), "not JSON");
+  expect_refused(write("cut.json", "{\"delays\": [[0, 1"), "not JSON");
+  expect_refused(write("empty.json", ""), "not JSON");
+  expect_refused(write("list.json", "[1, 2]"), "must hold one JSON object");
+  expect_refused(path("nowhere.json"), "cannot open");
+}
+
+TEST_F(PlanCommand, AFileOfAGigabyteIsRefusedUnread) {
+  const std::string file = write("large.json", "");
+  std::filesystem::resize_file(file, 1'000'000'000);  // a hole: no disk is used, and reading it would take memory
+  expect_refused(file, "has 1000000000 bytes; at most 67108864 are read");
+}
+
+TEST_F(PlanCommand, WrongUseIsSaidWithExitCode2) {
+  const auto expect_usage = [](const std::vector<std::string>& arguments, const std::string& what) {
+    const Outcome outcome = plan(arguments);
+    EXPECT_EQ(outcome.code, ExitCode::usage) << what;
+    EXPECT_NE(outcome.err.find(what), std::string::npos) << outcome.err;
+  };
+  expect_usage({}, "--instance FILE is missing");
+  expect_usage({"--instance", published(), "--seconds", "-1"}, "--seconds must be from 0");
+  expect_usage({"--instance", published(), "--seconds", "nan"}, "--seconds must be from 0");
+  expect_usage({"--instance", published(), "--seed", "-1"}, "--seed must not be negative");
+  expect_usage({"--instance", published(), "--searches", "0"}, "--searches must be from 1");
+  expect_usage({"--instance", published(), "--evaluations", "-1"}, "--evaluations must be from 0");
+}
+
+}  // namespace
+}  // namespace starling::launcher
