@@ -128,7 +128,7 @@ TEST(Originator, StartsItsShareNumbersItAndSaysSoOnce) {
 
 // Reports go up and down within a step: a share that followed them up would never come down.
 TEST(Originator, KeepsItsShareOfAStepUntilSomebodyIsGone) {
-  Bench b({0.1, 0.1}, {.microbatches = 8, .replicas = 2, .stages = 4});
+  Bench b({0.1, 0.1}, {.microbatches = 8, .replicas = 2, .stages = 4, .max_in_flight = 64});
   const auto at_first = b.started(b.on()).size();
   EXPECT_EQ(at_first, 8U);
   b.swarm.peers[id_of(2)].record.microbatch_seconds = 0.4;

@@ -19,11 +19,12 @@ struct Bench {
     swarm.self = id_of(self);
     for (int i = 1; i <= 3; ++i) add_worker(swarm, i, 0, 0);
     add_worker(swarm, 11, 1);
+    swarm.peers[id_of(1)].done = step - 1;
   }
   std::vector<RunEnd::Action> on(const RunEnd::Event& event = RunEnd::Look{}) { return run_end.on(event, swarm, step, now); }
 
-  Swarm swarm;
   Step step = 10;
+  Swarm swarm;
   TimePoint now = at(1000s);
   RunEnd run_end;
 };
@@ -131,6 +132,18 @@ TEST(RunEnd, TheOwnersWishEndsTheRunTwoStepsLater) {
   const auto actions = b.on(RunEnd::FinishWished{});
   ASSERT_TRUE(has<RunEnd::PublishLastStep>(actions));
   EXPECT_EQ(first<RunEnd::LastStepIs>(actions)->last_step, 12);
+}
+
+TEST(RunEnd, TheOwnersWishEndsARunThatNobodyCanTrain) {
+  Bench b(11);
+  add_worker(b.swarm, 12, 1);
+  for (int i = 1; i <= 3; ++i) set_state(b.swarm, i, PeerState::dead);
+  EXPECT_TRUE(b.on(RunEnd::FinishWished{}).empty()) << "stage 0 may be taken over";
+  EXPECT_EQ(b.run_end.next_deadline(), b.now + 30s);
+  b.now += 30s - 1ms;
+  EXPECT_FALSE(has<RunEnd::PublishFinished>(b.on()));
+  b.now += 1ms;
+  EXPECT_TRUE(has<RunEnd::PublishFinished>(b.on()));
 }
 
 TEST(RunEnd, OfTwoLastStepsTheSmallerCounts) {
