@@ -4,8 +4,8 @@
 //   idle       Start                                           asking     StateRequest to the best donor
 //   asking     StateInfo, and a part of it offered             receiving  TakeOffer
 //   receiving  every part here                                 loading    Load
-//   receiving  the same, but the donor's round ended meanwhile asking     StateRequest for phi again, once
-//   loading    Loaded, good                                    idle       Finished; or phi again, as above
+//   receiving  the same, but the donor's round ended meanwhile asking     StateRequest for these again, once
+//   loading    Loaded, good                                    idle       Finished; or again, as above
 //   any        refusal, silence, failure, bad state, gone      asking     StateRequest to the next donor
 //   any        the same with nobody left                       idle       Exhausted; or Load of a copy one round old
 //
@@ -14,6 +14,10 @@
 // within its wait, as messages are lost; each repeat is a request of its own, so that parts and numbers of one answer are
 // never mixed with those of another, or of a life before this boot. Nobody left: Exhausted, and the caller decides (draw,
 // CheckFree).
+//
+// What is copied: phi, Adam's state and the outer momentum; what an exchange changes, phi and momentum, is what is copied
+// again. A newcomer without momentum trails its donor by a whole round's movement, and stands three to five times as far
+// from its partners at its first exchanges as they from each other.
 //
 // A donor's numbers (step, round, tau) are its word; only sizes can be checked here and finiteness by the Load.
 // Pure: no I/O, no clock.
