@@ -383,10 +383,15 @@ bool StageStep::all_done(const membership::Swarm& swarm, Step step) const {
 }
 
 void StageStep::update_deadline(const membership::Swarm& swarm, TimePoint now) {
-  if (config_.deadlines == Deadlines::off || !tau_ || between_steps_ || ended_ || done_half(swarm) < step_) {
+  const Step half = done_half(swarm);
+  if (config_.deadlines == Deadlines::off || between_steps_ || ended_ || half < step_) {
     close_at_ = never;
-  } else if (close_at_ == never) {
+  } else if (close_at_ != never) {
+    return;
+  } else if (tau_) {
     close_at_ = now + scale(*tau_, close_delay_taus);
+  } else if (half > step_) {
+    close_at_ = now;  // no tau to wait by, but half have closed even the next step: what is open here was lost
   }
 }
 

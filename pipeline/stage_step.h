@@ -13,8 +13,9 @@
 // ends that round first. More than one round behind: the weights must be copied.
 //
 // Counting own quotas instead, as one would do first, lets the counters of live workers drift apart with one slow machine.
-// Steps count from 1. tau: EWMA of the step time, weight 1/8, from the first step on; before that no rule that uses it
-// fires. With Deadlines::off (pipeline.skip: never) one waits.
+// Steps count from 1. tau: EWMA of the step time, weight 1/8, from the first step that was whole here; before that the
+// deadline is D_half > k, so that a microbatch lost in the first step holds its workers for a step and not for the minute
+// after which it is given up. With Deadlines::off (pipeline.skip: never) one waits.
 //
 // Phases of a microbatch here (work = begin | forward | loss | backward):
 //

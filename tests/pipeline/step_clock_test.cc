@@ -214,13 +214,20 @@ TEST(StepClock, TheDeadlineIsCalledOffWhenAnOriginatorComesBack) {
   EXPECT_FALSE(closed(b.on())) << "two of five are no half";
 }
 
-TEST(StepClock, BeforeTheFirstTauNoDeadlineFires) {
+TEST(StepClock, BeforeTheFirstTauOnlyAWholeStepOfTheOthersIsADeadline) {
   MiddleBench b;
   add_worker(b.swarm, 3, 0, 0);
+  b.arrive(b.header(microbatch(3, 1, 0)));
+  b.compute(Work::forward);
   b.done(1, 1);
   b.done(2, 1);
-  b.now += 1h;
-  EXPECT_FALSE(closed(b.on()));
+  b.now += 50s;
+  EXPECT_FALSE(closed(b.on())) << "there is no tau to wait by";
+  b.done(1, 2);
+  const auto close = closed(b.done(2, 2));
+  ASSERT_TRUE(close.has_value()) << "half have closed the next step, too";
+  EXPECT_TRUE(close->by_deadline);
+  EXPECT_EQ(b.stage_step.step(), 2);
 }
 
 TEST(StepClock, WithSkipNeverOneWaits) {

@@ -17,6 +17,7 @@ void play_all(std::string_view name) {
     const Outcome outcome = play(scenario);
     if (table_wanted()) std::cout << to_string(outcome) << std::endl;
     EXPECT_TRUE(outcome.problems.empty()) << to_string(outcome);
+    EXPECT_LE(outcome.measured.largest_skew, 4) << to_string(outcome);
     EXPECT_TRUE(outcome.views_compared) << "seed " << seed << ": the run was over before views could be compared";
   }
 }

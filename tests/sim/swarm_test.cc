@@ -94,11 +94,17 @@ TEST(Swarm, TheObserverDies) {
 TEST(Swarm, WorkersComeAndGo) { play_all("a minute of churn", 2); }
 
 TEST(Swarm, HalfOfSixtyFourWorkersDieAtOnce) {
-  for (const Outcome& outcome : play_all("64 workers, half killed", 1)) EXPECT_TRUE(outcome.views_compared);
+  for (const Outcome& outcome : play_all("64 workers, half killed", 1)) {
+    EXPECT_TRUE(outcome.views_compared);
+    EXPECT_LE(outcome.measured.largest_skew, 4) << to_string(outcome);
+  }
 }
 
 TEST(Swarm, HalfOfSixtyFourWorkersStopAtOnce) {
-  for (const Outcome& outcome : play_all("64 workers, half stopped", 1)) EXPECT_TRUE(outcome.views_compared);
+  for (const Outcome& outcome : play_all("64 workers, half stopped", 1)) {
+    EXPECT_TRUE(outcome.views_compared);
+    EXPECT_LE(outcome.measured.largest_skew, 4) << to_string(outcome);
+  }
 }
 
 }  // namespace

@@ -242,6 +242,7 @@ void SimWorld::start(std::size_t index, Boot boot) {
   node.listener = std::make_unique<SimListener>(*this, node);
   const Bytes certificate = credentials->certificate_for(node.id);
   node.credentials = std::move(credentials);
+  if (node.compute) retired_.push_back(std::move(node.compute));
   node.ledger_read = node.forwards_read = 0;
   node.outer_steps = 0;
   node.woke_late = false;
@@ -279,8 +280,6 @@ void SimWorld::make_worker(std::size_t index, std::variant<Credentials::Welcome,
     compute.seed = config_.worker.seed;
     compute.stages = config_.worker.parallelism.stages;
     compute.tokens = config_.worker.training.tokens_per_microbatch();
-    // A device that outlives its process answers nobody: the generation tells.
-    if (node.compute) retired_.push_back(std::move(node.compute));
     node.compute = std::make_unique<SimulatedCompute>(
         scheduler_, compute, random_.stream(fmt::format("compute {} {}", index, node.boot)),
         [this, index, generation](Completion completion) {
@@ -298,6 +297,7 @@ void SimWorld::stop(Node& node) {
   check_ledger(node);
   if (node.worker) add(stopped_, node.worker->counters());
   node.joiner.reset();
+  node.in_step = false;
   network_.crash(node.id);
   node.up = false;
   node.paused = false;
@@ -339,8 +339,14 @@ void SimWorld::apply(const sim::Fault& fault) {
     case Kind::leave:
       if (node.up && !node.paused) deliver(fault.node, node.generation, Worker::LeaveWished{});
       break;
-    case Kind::cut: network_.set_group(node.id, 1); break;
-    case Kind::heal: network_.set_group(node.id, 0); break;
+    case Kind::cut:
+      node.cut = true;
+      network_.set_group(node.id, 1);
+      break;
+    case Kind::heal:
+      node.cut = node.in_step = false;
+      network_.set_group(node.id, 0);
+      break;
     case Kind::slow:
       if (node.compute) node.compute->set_slowness(fault.factor);
       break;

@@ -48,6 +48,7 @@ class SimWorld {
     Boot boot = 0;
     bool up = false;
     bool paused = false;
+    bool cut = false;                        // from the others
     std::unique_ptr<SimulatedCompute> compute;
     std::unique_ptr<Credentials> credentials;
     std::unique_ptr<Listener> listener;
@@ -78,7 +79,7 @@ class SimWorld {
 
   // Of the whole run, for tables and bounds.
   struct Measured {
-    Step largest_skew = 0;                   // between the k of any two workers that run and have been in step
+    Step largest_skew = 0;                   // between the k of any two workers that run, reach the others and have been in step
     // Without a microbatch completed anywhere, while an active originator ran, from the first one completed on.
     Duration longest_silence{};
     TimePoint silence_ended{};

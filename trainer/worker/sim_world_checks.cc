@@ -50,11 +50,11 @@ void SimWorld::check(Node& node) {
 
 // Whoever has just started or woken is behind until it has met the others' step once.
 void SimWorld::measure_skew(Node& node, Step step) {
-  if (!runs(node)) return;
+  if (!runs(node) || node.cut) return;
   if (step >= largest_done_) node.in_step = true;
   if (!node.in_step) return;
   for (const auto& other : nodes_) {
-    if (!runs(*other) || !other->compute || !other->in_step || other.get() == &node) continue;
+    if (!runs(*other) || other->cut || !other->compute || !other->in_step || other.get() == &node) continue;
     const Step theirs = other->worker->clock().step();
     measured_.largest_skew = std::max(measured_.largest_skew, std::max(step, theirs) - std::min(step, theirs));
   }
