@@ -45,9 +45,10 @@ if(STARLING_SANITIZE)
   list(REMOVE_ITEM STARLING_WARNINGS -Werror)
 endif()
 
+# Paths below the source tree count as relative, so that a second clone finds what the first one compiled.
 find_program(STARLING_CCACHE ccache)
 if(STARLING_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${STARLING_CCACHE}")
+  set(CMAKE_CXX_COMPILER_LAUNCHER env "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" CCACHE_NOHASHDIR=1 "${STARLING_CCACHE}")
 endif()
 find_program(STARLING_MOLD mold)
 if(STARLING_MOLD)
