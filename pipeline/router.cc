@@ -24,17 +24,17 @@ bool Router::avoided(const NodeId& peer, TimePoint now) const {
   return it != costs_.end() && it->second.avoid_until > now;
 }
 
-Duration Router::expected(const NodeId& peer, const membership::Swarm& swarm, TimePoint now) const {
+Duration Router::expected(const NodeId& peer, const membership::Swarm& swarm) const {
   const membership::Peer* known = swarm.find(peer);
   if (known == nullptr) return Duration::max();
   const double own = microbatch_seconds(*known);
-  double queue = known->record.load_seconds - seconds(now - known->record_at);
+  double queue = 0.0;
   double link = 0.0;
   if (const auto it = costs_.find(peer); it != costs_.end()) {
-    if (it->second.report == known->record_at) queue += it->second.sent_seconds;
+    queue = own * static_cast<double>(it->second.open);
     link = it->second.link_seconds;
   }
-  return from_seconds(std::max(0.0, queue) + own / 3.0 + link);  // a forward is about a third of forward and backward
+  return from_seconds(queue + own + link);
 }
 
 std::optional<Duration> Router::best_alternative(Stage stage, const membership::Swarm& swarm, std::size_t queued) const {
@@ -68,7 +68,7 @@ std::optional<NodeId> Router::choose(Stage stage, const membership::Swarm& swarm
   if (second >= first) ++second;
   const NodeId& a = candidates[first];
   const NodeId& b = candidates[second];
-  return expected(b, swarm, now) < expected(a, swarm, now) ? b : a;
+  return expected(b, swarm) < expected(a, swarm) ? b : a;
 }
 
 std::size_t Router::permuted(const MicrobatchId& id, Stage stage, std::size_t position, std::size_t replicas) const {
@@ -101,15 +101,24 @@ std::vector<Hop> Router::plan(const MicrobatchId& id, const membership::Swarm& s
   return hops;
 }
 
-void Router::sent(const NodeId& peer, const membership::Swarm& swarm) {
-  const membership::Peer* known = swarm.find(peer);
-  if (known == nullptr) return;
-  Cost& cost = costs_[peer];
-  if (cost.report != known->record_at) {
-    cost.report = known->record_at;
-    cost.sent_seconds = 0.0;
+void Router::opened(const MicrobatchId& id, std::vector<Hop> hops) {
+  // What is two steps old has ended, or is as good as lost.
+  while (!open_.empty() && open_.begin()->first.step + 2 <= id.step) ended(open_.begin()->first);
+  for (const Hop& hop : hops) ++costs_[hop.peer].open;
+  open_[id] = std::move(hops);
+}
+
+void Router::ended(const MicrobatchId& id) {
+  const auto node = open_.extract(id);
+  if (node.empty()) return;
+  for (const Hop& hop : node.mapped()) {
+    if (const auto it = costs_.find(hop.peer); it != costs_.end() && it->second.open > 0) --it->second.open;
   }
-  cost.sent_seconds += microbatch_seconds(*known);
+}
+
+std::vector<Hop> Router::way_of(const MicrobatchId& id) const {
+  const auto it = open_.find(id);
+  return it == open_.end() ? std::vector<Hop>{} : it->second;
 }
 
 void Router::answered(const NodeId& peer, Duration took) {

@@ -100,49 +100,58 @@ TEST(Router, StagesWithoutALiveReplicaAreLeftOut) {
 
 TEST(Router, OfTwoCandidatesTheOneThatIsDoneEarlierIsChosen) {
   Swarm swarm = swarm_of(2, 2);
-  swarm.peers[id_of(11)].record.load_seconds = 2.0;
-  swarm.peers[id_of(11)].record.microbatch_seconds = 0.3;
-  swarm.peers[id_of(12)].record.load_seconds = 1.0;
+  swarm.peers[id_of(11)].record.microbatch_seconds = 0.4;
   swarm.peers[id_of(12)].record.microbatch_seconds = 0.3;
   Router router = router_of(1, Routing::adaptive, 2);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(router.choose(1, swarm, {}, at(0s)), id_of(12));
+  router.opened(microbatch(1, 1, 0), {{1, id_of(12)}});
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(router.choose(1, swarm, {}, at(0s)), id_of(11)) << "0.4 s against 2 x 0.3 s";
 }
 
 TEST(Router, OfManyCandidatesTheBestIsNotAlwaysChosen) {
-  Swarm swarm = swarm_of(2, 5);
-  for (int i = 1; i <= 4; ++i) swarm.peers[id_of(10 + i)].record.load_seconds = 3.0;
+  const Swarm swarm = swarm_of(2, 5);
   Router router = router_of(1, Routing::adaptive, 2);
+  for (int i = 1; i <= 4; ++i) router.opened(microbatch(1, 1, i), {{1, id_of(10 + i)}});
   int idle = 0;
   for (int i = 0; i < 1000; ++i) idle += router.choose(1, swarm, {}, at(0s)) == id_of(15) ? 1 : 0;
   // Two of five: the idle one is among them with probability 2 / 5, and then it wins. Five standard deviations: 78.
   EXPECT_NEAR(idle, 400, 78);
 }
 
-TEST(Router, ExpectedTimeIsLoadAndOwnSendsLessTheTimeSince) {
+TEST(Router, ExpectedTimeIsWhatIsOpenThereAndTheLink) {
   Swarm swarm = swarm_of(2, 1);
-  membership::Peer& peer = swarm.peers[id_of(11)];
-  peer.record.load_seconds = 2.0;
-  peer.record.microbatch_seconds = 0.6;
-  peer.record_at = at(10s);
+  swarm.peers[id_of(11)].record.microbatch_seconds = 0.6;
   Router router = router_of(1, Routing::adaptive, 2);
-  const auto expected = [&](Duration when) { return seconds(router.expected(id_of(11), swarm, at(when))); };
+  const auto expected = [&] { return seconds(router.expected(id_of(11), swarm)); };
   constexpr double rounding = 1e-8;  // a duration is whole nanoseconds
-  EXPECT_NEAR(expected(10s), 2.2, rounding) << "2 s queued, a forward of 0.2 s";
-  EXPECT_NEAR(expected(11s), 1.2, rounding) << "a second later";
-  router.sent(id_of(11), swarm);
-  EXPECT_NEAR(expected(11s), 1.8, rounding) << "and 0.6 s that we sent";
-  EXPECT_NEAR(expected(30s), 0.2, rounding) << "a queue is never negative";
+  EXPECT_NEAR(expected(), 0.6, rounding) << "its own turn";
+  router.opened(microbatch(1, 1, 0), {{1, id_of(11)}});
+  router.opened(microbatch(1, 1, 1), {{1, id_of(11)}});
+  EXPECT_NEAR(expected(), 1.8, rounding) << "after two of ours";
   router.answered(id_of(11), 800ms);
-  EXPECT_NEAR(expected(30s), 0.3, rounding) << "an eighth of 0.8 s for the link";
-  swarm.peers[id_of(11)].record_at = at(12s);
-  EXPECT_NEAR(expected(12s), 2.3, rounding) << "a new report holds what we sent";
+  EXPECT_NEAR(expected(), 1.9, rounding) << "an eighth of 0.8 s for the link";
+  router.ended(microbatch(1, 1, 0));
+  router.ended(microbatch(1, 1, 0));
+  EXPECT_NEAR(expected(), 1.3, rounding) << "an end counts once";
+}
+
+TEST(Router, WhatIsTwoStepsOldIsNotOpenAnyMore) {
+  Swarm swarm = swarm_of(2, 1);
+  swarm.peers[id_of(11)].record.microbatch_seconds = 0.6;
+  Router router = router_of(1, Routing::adaptive, 2);
+  router.opened(microbatch(1, 1, 0), {{1, id_of(11)}});
+  EXPECT_EQ(router.way_of(microbatch(1, 1, 0)).size(), 1U);
+  router.opened(microbatch(1, 2, 0), {{1, id_of(11)}});
+  EXPECT_NEAR(seconds(router.expected(id_of(11), swarm)), 1.8, 1e-8);
+  router.opened(microbatch(1, 3, 0), {});
+  EXPECT_NEAR(seconds(router.expected(id_of(11), swarm)), 1.2, 1e-8);
+  EXPECT_TRUE(router.way_of(microbatch(1, 1, 0)).empty());
 }
 
 TEST(Router, StrangersAreNeverExpected) {
   const Swarm swarm = swarm_of(2, 1);
   Router router = router_of(1, Routing::adaptive, 2);
-  EXPECT_EQ(router.expected(id_of(99), swarm, at(1s)), Duration::max());
-  router.sent(id_of(99), swarm);  // nothing to learn of it
+  EXPECT_EQ(router.expected(id_of(99), swarm), Duration::max());
   router.timed_out(id_of(99), swarm, at(1s));
 }
 

@@ -376,7 +376,6 @@ class Worker {
   std::map<Key, NodeId> upstream_;
   std::map<MicrobatchId, TimePoint> began_;   // now - age at arrival
   std::map<MicrobatchId, std::uint64_t> bypassed_;           // own: hops around which the gradient went from here
-  std::map<MicrobatchId, std::vector<net::Hop>> planned_;    // own: whom to tell when it is given up
   std::map<TransferId, net::Offer> offers_;   // offered, not yet taken or refused
   std::optional<TransferId> first_chunk_sent_;  // with its Offer; the action that sends it comes next
 

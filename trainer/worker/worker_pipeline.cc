@@ -187,7 +187,7 @@ void Worker::plan_path(Header& header) {
     ++expected;
   }
   for (; expected < config_.parallelism.stages; ++expected) skipped(expected, header.id);
-  if (header.purpose == net::Purpose::train) planned_[header.id] = header.ahead;
+  if (header.purpose == net::Purpose::train) router_.opened(header.id, header.ahead);
 }
 
 void Worker::route_forward(Header header, Buffer output, const std::set<NodeId>& tried) {
@@ -259,7 +259,6 @@ void Worker::send_microbatch(const NodeId& to, Header header, Buffer buffer) {
   outputs_[key] = Output{std::move(header), buffer};
   const TransferId transfer = offer_buffer(to, sent, std::move(buffer));
   feed(InFlight::Sent{key, transfer, to, home});
-  router_.sent(to, swarm());
 }
 
 void Worker::skipped(Stage stage, const MicrobatchId& id) {
@@ -312,7 +311,7 @@ void Worker::carry_out(const InFlight::FreeGraph& action) {
     // Its originator watches by itself; but one that is told "too old" is behind the swarm and need not wait for more.
     if (action.code != net::RefuseCode::stale) return;
     ++counters_.dropped;
-    planned_.erase(action.key.microbatch);
+    router_.ended(action.key.microbatch);
     free_microbatch(action.key.microbatch);
     return feed(Originator::Lost{action.key.microbatch});
   }
@@ -400,10 +399,9 @@ void Worker::carry_out(const Originator::GiveUp& action) {
     hops.insert(hops.end(), it->second.header.made.begin(), it->second.header.made.end());
     hops.insert(hops.end(), it->second.header.ahead.begin(), it->second.header.ahead.end());
   }
-  if (const auto it = planned_.find(action.microbatch); it != planned_.end()) {
-    hops.insert(hops.end(), it->second.begin(), it->second.end());
-  }
-  planned_.erase(action.microbatch);
+  const std::vector<net::Hop> way = router_.way_of(action.microbatch);
+  hops.insert(hops.end(), way.begin(), way.end());
+  router_.ended(action.microbatch);
   abandon(action.microbatch, hops, {});
   free_microbatch(action.microbatch);
 }
@@ -421,7 +419,7 @@ void Worker::completed(const Header& header) {
   inputs_.erase(header.id);
   began_.erase(header.id);
   bypassed_.erase(header.id);
-  planned_.erase(header.id);
+  router_.ended(header.id);
   drop_output(Key{header.id, Direction::forward});
   drop_output(Key{header.id, Direction::backward});
   feed(Originator::Completed{header.id});
