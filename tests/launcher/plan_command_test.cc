@@ -72,6 +72,22 @@ TEST_F(PlanCommand, SameSeedAndEvaluationsGiveTheSameOutput) {
   EXPECT_EQ(once.out, plan(arguments).out);
 }
 
+TEST_F(PlanCommand, MoreSearchesGiveTheBestOfTheirPlans) {
+  int better = 0;
+  for (int seed = 0; seed < 5; ++seed) {
+    const auto seconds_with = [&](const std::string& searches) {
+      const Outcome outcome = plan({"--instance", published(), "--json", "--evaluations", "50", "--seed",
+                                    std::to_string(seed), "--searches", searches});
+      return json::parse(outcome.out).at("seconds").get<double>();
+    };
+    const double one = seconds_with("1");
+    const double four = seconds_with("4");
+    EXPECT_LE(four, one) << seed;
+    better += static_cast<int>(four < one);
+  }
+  EXPECT_GT(better, 0);
+}
+
 TEST_F(PlanCommand, TableSaysWhoIsWhereAndWhereTheTimeGoes) {
   const Outcome outcome = plan({"--instance", published(), "--evaluations", "200", "--searches", "1"});
   ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
