@@ -1,5 +1,7 @@
 #include "launcher/chaos.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <charconv>
 #include <sstream>
@@ -10,8 +12,9 @@ namespace starling::launcher {
 namespace {
 
 tl::unexpected<Error> form(std::string_view got) {
-  return fail(ErrorCode::usage, "--chaos '" + std::string(got) +
-                                    "': expected 'kill 50% at step 100', 'stop 50% at step 100' or 'kill stage 2 at step 100'");
+  return fail(ErrorCode::usage,
+              "--chaos '" + std::string(got) +
+                  "': expected 'kill 50% at step 100', 'stop 50% at step 100' or 'kill stage 2 at step 100'");
 }
 
 template <typename T>
@@ -42,8 +45,8 @@ Result<Chaos> parse_one(const std::string& text) {
     if (!number(words[1], out.share) || out.share <= 0.0 || out.share > 100.0) return form(text);
     out.share /= 100.0;
   }
-  if (words.size() != next + 3 || words[next] != "at" || words[next + 1] != "step" || !number(words[next + 2], out.step) ||
-      out.step < 1) {
+  if (words.size() != next + 3 || words[next] != "at" || words[next + 1] != "step" ||
+      !number(words[next + 2], out.step) || out.step < 1) {
     return form(text);
   }
   return out;
@@ -74,6 +77,33 @@ std::vector<std::string> chaos_victims(const Chaos& chaos, std::uint64_t seed, s
   names.resize(count);
   std::sort(names.begin(), names.end());
   return names;
+}
+
+void ChaosCrew::look(const membership::Swarm& swarm, Supervisor& workers, EventLog& events, std::ostream& err) {
+  for (const auto& [id, peer] : swarm.peers) stages_[peer.record.name] = peer.record.stage;
+  const Step done = swarm.largest_done();
+  for (auto it = plan_.begin(); it != plan_.end();) {
+    if (done < it->step) {
+      ++it;
+      continue;
+    }
+    std::vector<std::string> names;
+    for (const std::string& name : workers.running()) {
+      if (!stopped_.contains(name) && (it->stage == no_stage || stages_[name] == it->stage)) names.push_back(name);
+    }
+    for (const std::string& name : chaos_victims(*it, seed_, names)) {
+      const bool kill = it->kind == Chaos::Kind::kill;
+      if (!workers.send_signal(name, kill ? SIGKILL : SIGSTOP)) continue;
+      if (!kill) stopped_.insert(name);
+      err << "chaos at step " << done << ": " << (kill ? "kill " : "stop ") << name << " (stage " << stages_[name]
+          << ")\n";
+      events.write("chaos", {{"worker", name},
+                             {"action", std::string(kill ? "kill" : "stop")},
+                             {"stage", static_cast<std::int64_t>(stages_[name])},
+                             {"step", static_cast<std::int64_t>(done)}});
+    }
+    it = plan_.erase(it);
+  }
 }
 
 }  // namespace starling::launcher

@@ -232,6 +232,7 @@ std::vector<Field> fields_of_the_swarm() {
   using pipeline::ActivationDtype;
   using pipeline::Routing;
   using pipeline::Skip;
+  using pipeline::Takeover;
   return {
       field("parallelism.stages", &C::parallelism, &ParallelismConfig::stages, integer),
       field("parallelism.replicas", &C::parallelism, &ParallelismConfig::replicas, integer),
@@ -250,6 +251,8 @@ std::vector<Field> fields_of_the_swarm() {
             one_of<Routing>({{"adaptive", Routing::adaptive}, {"permutation", Routing::permutation}})),
       field("pipeline.skip", &C::pipeline, &PipelineConfig::skip,
             one_of<Skip>({{"on_failure", Skip::on_failure}, {"never", Skip::never}}, {"planned"})),
+      field("pipeline.takeover", &C::pipeline, &PipelineConfig::takeover,
+            one_of<Takeover>({{"on_loss", Takeover::on_loss}, {"never", Takeover::never}})),
       field("pipeline.max_in_flight", &C::pipeline, &PipelineConfig::max_in_flight, optional("auto", integer)),
       field("pipeline.max_activation_memory", &C::pipeline, &PipelineConfig::max_activation_memory_bytes,
             optional("auto", bytes)),

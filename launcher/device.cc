@@ -1,4 +1,6 @@
 // The device of a build with LibTorch.
+#include "launcher/device.h"
+
 #include <filesystem>
 
 #include "launcher/node.h"
@@ -20,18 +22,20 @@ std::string inside(const std::filesystem::path& root, const std::string& text) {
 
 }  // namespace
 
+trainer::LearnerConfig learner_config(const RunConfig& config, int threads) {
+  const bool exact = config.pipeline.activation_dtype == pipeline::ActivationDtype::fp32;
+  return {.model = config.model,
+          .cut = config.stage_layers(),
+          .training = config.training,
+          .optimizer = config.optimizer,
+          .activation_encoding = exact ? trainer::Encoding::fp32 : trainer::Encoding::bf16,
+          .seed = config.run.seed,
+          .threads = threads};
+}
+
 Result<Device> open_device(const RunConfig& config, const std::filesystem::path& data_root, int threads,
                            const Clock& clock, std::function<void()> wake) {
   using namespace trainer;
-  LearnerConfig learner{.model = config.model,
-                        .cut = config.stage_layers(),
-                        .training = config.training,
-                        .optimizer = config.optimizer,
-                        .activation_encoding = config.pipeline.activation_dtype == pipeline::ActivationDtype::fp32
-                                                   ? Encoding::fp32
-                                                   : Encoding::bf16,
-                        .seed = config.run.seed,
-                        .threads = threads};
   std::shared_ptr<const Source> source;
   if (!data_root.empty()) {
     DataConfig data = config.data;
@@ -42,7 +46,7 @@ Result<Device> open_device(const RunConfig& config, const std::filesystem::path&
     if (!opened) return tl::unexpected(opened.error());
     source = std::make_shared<const Source>(std::move(*opened));
   }
-  auto compute = std::make_unique<Learner>(std::move(learner), std::move(source), clock, std::move(wake));
+  auto compute = std::make_unique<Learner>(learner_config(config, threads), std::move(source), clock, std::move(wake));
   Learner* raw = compute.get();
   return Device{std::move(compute), [raw] { return raw->take_completions(); }};
 }

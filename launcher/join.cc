@@ -4,31 +4,50 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "gossip/base/log.h"
 #include "gossip/base/real_env.h"
 #include "launcher/node.h"
 #include "launcher/run_directory.h"
+#include "metrics/process.h"
 #include "trainer/worker/joiner.h"
 
 namespace starling::launcher {
 namespace {
 
 constexpr std::uint64_t most_token_bytes = 64 << 10;
+constexpr Duration say_knocking_interval = std::chrono::seconds(15);
 
 ExitCode complain(const Options& options, const Error& error) {
   options.err() << "starling join: " << error.message << "\n";
-  log_error("{}", error.message);
+  if (options.has("log-file")) log_error("{}", error.message);  // else the log is the same stderr
   return exit_code_of(error.code);
 }
 
-// The token itself, or the file that holds it.
-Result<std::string> token_text(const std::string& given) {
+// What the sockets call a key of the run file is a flag here.
+Error as_flag(Error error, std::string_view key, std::string_view flag) {
+  if (error.message.starts_with(key)) error.message.replace(0, key.size(), flag);
+  if (error.code == ErrorCode::bad_config) error.code = ErrorCode::usage;
+  return error;
+}
+
+// A token that was given as itself, or the file that holds it. Whatever is wrong with it, nobody gets in by it.
+Result<net::JoinToken> read_token(const std::string& given, const Clock& clock) {
+  std::string text = given;
+  std::string from;
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(given, ignored)) return given;
-  auto bytes = read_file(given, most_token_bytes);
-  if (!bytes) return tl::unexpected(bytes.error());
-  return std::string(as_text(*bytes));
+  if (std::filesystem::exists(given, ignored)) {
+    const auto bytes = read_file(given, most_token_bytes);
+    if (!bytes) return fail(ErrorCode::unauthenticated, "no token there: " + bytes.error().message);
+    text = as_text(*bytes);
+    from = "'" + given + "': ";
+  } else if (given.find('/') != std::string::npos && !given.starts_with("starling")) {
+    return fail(ErrorCode::unauthenticated, "there is no file '" + given + "', and it is no token by itself");
+  }
+  auto token = net::parse_token(text, clock.unix_seconds());
+  if (!token) return fail(ErrorCode::unauthenticated, from + token.error().message);
+  return token;
 }
 
 ExitCode exit_code_for(trainer::Worker::Exit exit) {
@@ -51,6 +70,7 @@ struct Place {
   std::string listen;
   std::string http;
   std::int64_t local_workers = 1;
+  Duration wait{};
 };
 
 Place place_of(const Options& options, const net::JoinToken& token) {
@@ -61,6 +81,7 @@ Place place_of(const Options& options, const net::JoinToken& token) {
   out.data = options.text("data").value_or("");
   out.listen = options.text("listen").value_or("tcp://0.0.0.0:29400");
   out.http = options.text("http").value_or("127.0.0.1:9464");
+  out.wait = std::chrono::seconds(std::clamp<std::int64_t>(options.integer("wait").value_or(300), 1, 365 * 24 * 3600));
   out.local_workers = std::max<std::int64_t>(1, options.integer("local-workers").value_or(1));
   return out;
 }
@@ -68,9 +89,16 @@ Place place_of(const Options& options, const net::JoinToken& token) {
 // Knocks until somebody lets this node in, or the user or every seed says no.
 Result<trainer::Credentials::Welcome> knock(trainer::Joiner& joiner, net::ZmqTransport& transport, const Signals& signals,
                                             const Clock& clock) {
+  std::string said;
+  TimePoint say_at = clock.now() + say_knocking_interval;
   while (!joiner.outcome()) {
     if (signals.interrupts() > 0) return fail(ErrorCode::failed, "interrupted");
     const TimePoint now = clock.now();
+    if (joiner.last_refusal() != said || now >= say_at) {
+      said = joiner.last_refusal();
+      say_at = now + say_knocking_interval;
+      log_info("nobody has let us in yet ({}); still trying", said.empty() ? "no answer" : said);
+    }
     const Duration wait = std::min<Duration>(joiner.next_deadline() - now, std::chrono::milliseconds(200));
     for (auto& event : transport.poll(std::max(Duration::zero(), wait))) {
       if (const auto* answer = std::get_if<net::LobbyAnswered>(&event)) joiner.on(*answer, clock.now());
@@ -85,20 +113,13 @@ int run_threads(std::int64_t local_workers) {
   return std::max(1, static_cast<int>(cores / local_workers));
 }
 
-NodeReport::Config report_config(const RunConfig& config, const net::JoinToken& token, const std::string& name) {
-  NodeReport::Config out;
-  out.run_name = config.run.name;
-  out.run_id = token.grant.run.brief();
-  out.name = name;
-  out.host = host_number();
-  out.log_interval = config.logging.log_interval;
-  out.stages = config.parallelism.stages;
-  out.workers_wanted = config.parallelism.stages * config.parallelism.replicas;
-  out.tokens_per_microbatch = config.training.tokens_per_microbatch();
-  out.model = config.model.model_type;
-  out.algorithm = outer::to_string(config.outer.algorithm);
-  out.jsonl = config.logging.jsonl;
-  return out;
+// What this life has cost, for whoever asks about a run afterwards. Loop thread.
+void tell_totals(const trainer::WorkerCounters& counters, NodeReport& report) {
+  const std::int64_t bytes = std::accumulate(counters.sent_bytes.begin(), counters.sent_bytes.end(), std::int64_t{0});
+  report.event("totals", {{"microbatches", counters.completed},
+                          {"messages_sent", counters.messages_sent},
+                          {"bytes_sent", bytes},
+                          {"loop_seconds", metrics::thread_cpu_seconds()}});
 }
 
 // One life of a worker, from its identity to its exit.
@@ -110,15 +131,18 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   net::ZmqTransport::Config network;
   network.network.listen = place.listen;
   network.network.listen_is_default = place.listen == "tcp://0.0.0.0:29400";
+  const trainer::Worker* worker = nullptr;  // once it is made; it ends before the transport
+  network.lobby.accounted_bytes = [&worker] { return worker == nullptr ? 0 : worker->accounted_bytes(); };
   auto transport = net::ZmqTransport::open(std::move(network), identity->key(), token.lobby_key, clock);
-  if (!transport) return tl::unexpected(transport.error());
+  if (!transport) return tl::unexpected(as_flag(transport.error(), "network.listen", "--listen"));
   auto http = metrics::HttpServer::start({.listen = place.http, .port_choice = metrics::PortChoice::or_another}, clock);
-  if (!http) return tl::unexpected(http.error());
+  if (!http) return tl::unexpected(as_flag(http.error(), "http.listen", "--http"));
 
   WorkerFile file{::getpid(), identity->id().hex(), (*http)->address(), std::nullopt};
   if (auto written = write_worker_file(place.directory, file); !written) return tl::unexpected(written.error());
 
   trainer::Joiner::Config knocking;
+  knocking.give_up_after = place.wait;
   for (const net::Seed& seed : token.seeds) {
     if (seed.node != identity->id()) knocking.seeds.push_back({seed.node, seed.lobby});
   }
@@ -134,7 +158,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   membership::Record first = trainer::Worker::first_record(self, **transport);
   first.certificate = credentials.chain();
   trainer::Joiner joiner(std::move(knocking), std::move(first), credentials, **transport, clock.now());
-  log_info("knocking at {} seeds of run {}", token.seeds.size(), token.grant.run.brief());
+  log_info("knocking at {} of run {}", token.seeds.size() == 1 ? "the seed" : fmt::format("{} seeds", token.seeds.size()),
+           token.grant.run.brief());
   auto welcome = knock(joiner, **transport, signals, clock);
   if (!welcome) return tl::unexpected(welcome.error());
   if (auto kept = net::store_chain(storage, welcome->certificate); !kept) return tl::unexpected(kept.error());
@@ -147,14 +172,12 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   if (!device) return tl::unexpected(device.error());
 
   const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
-  auto metrics_file = metrics::LineFile::open(files / "metrics.jsonl");
-  if (!metrics_file) return tl::unexpected(metrics_file.error());
-  auto events_file = metrics::LineFile::open(files / "events.jsonl");
-  if (!events_file) return tl::unexpected(events_file.error());
-  NodeReport report(report_config(*config, token, welcome->name), clock, std::move(*metrics_file), std::move(*events_file));
+  auto report = open_report(report_config(*config, token.grant.run, welcome->name), files, clock);
+  if (!report) return tl::unexpected(report.error());
   self.admission = std::move(*welcome);
-  Node node({*config, clock, **transport, credentials, report, http->get(), device->compute.get(), device->take_completions},
+  Node node({*config, clock, **transport, credentials, **report, http->get(), device->compute.get(), device->take_completions},
             std::move(self), worker_config(*config, place.local_workers));
+  worker = &node.worker();
   bool leaving = false;
   while (node.turn(std::chrono::milliseconds(500))) {
     if (signals.interrupts() > 1) return fail(ErrorCode::failed, "interrupted twice");
@@ -163,6 +186,7 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
       node.tell(trainer::Worker::LeaveWished{});
     }
   }
+  tell_totals(node.worker().counters(), **report);
   node.flush();
   file.exit_code = static_cast<int>(exit_code_for(node.worker().exit()->exit));
   if (auto written = write_worker_file(place.directory, file); !written) log_warning("{}", written.error().message);
@@ -171,15 +195,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
 
 ExitCode run_join(const Options& options) {
   const Signals signals;
-  auto text = token_text(options.argument("TOKEN"));
-  if (!text) return complain(options, text.error());
-  const RealClock clock;
-  auto token = net::parse_token(*text, clock.unix_seconds());
-  if (!token) {
-    Error error = token.error();
-    if (error.code == ErrorCode::bad_input) error.code = ErrorCode::unauthenticated;
-    return complain(options, error);
-  }
+  auto token = read_token(options.argument("TOKEN"), RealClock());
+  if (!token) return complain(options, token.error());
   const Place place = place_of(options, *token);
   if (!net::is_valid_name(place.name)) {
     options.err() << "starling join: --name '" << place.name << "': expected 1 to 32 of a-z, 0-9 and '-'\n";
@@ -220,6 +237,7 @@ Command join_command() {
            {"data", Kind::text, "DIR", "the folder that the run's data paths may resolve in"},
            {"listen", Kind::text, "tcp://HOST:PORT", "where others reach it; three ports from here, 0: any free ones"},
            {"http", Kind::text, "HOST:PORT", "metrics and status of this worker (default: 127.0.0.1:9464 or the next free)"},
+           {"wait", Kind::integer, "SECONDS", "how long to knock when nobody opens (default: 300)"},
            {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
            {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},
            {"log-file", Kind::toggle, "", "log to DIR/log.txt instead of stderr"}},

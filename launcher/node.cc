@@ -13,6 +13,7 @@ namespace {
 
 constexpr Duration publish_interval = std::chrono::seconds(1);
 constexpr Duration show_metrics_interval = std::chrono::seconds(5);
+constexpr int most_rounds = 4;
 constexpr Duration flush_for = std::chrono::milliseconds(300);
 constexpr std::int64_t assumed_free_bytes = 4LL << 30;
 
@@ -48,6 +49,31 @@ std::uint64_t host_number() {
   return xxh3_64(as_bytes(name));
 }
 
+NodeReport::Config report_config(const RunConfig& config, const RunId& run, const std::string& name) {
+  NodeReport::Config out;
+  out.run_name = config.run.name;
+  out.run_id = run.brief();
+  out.name = name;
+  out.host = host_number();
+  out.log_interval = config.logging.log_interval;
+  out.stages = config.parallelism.stages;
+  out.workers_wanted = config.parallelism.stages * config.parallelism.replicas;
+  out.tokens_per_microbatch = config.training.tokens_per_microbatch();
+  out.model = config.model.model_type;
+  out.algorithm = outer::to_string(config.outer.algorithm);
+  out.jsonl = config.logging.jsonl;
+  return out;
+}
+
+Result<std::unique_ptr<NodeReport>> open_report(NodeReport::Config config, const std::filesystem::path& folder,
+                                                const Clock& clock) {
+  auto metrics_file = metrics::LineFile::open(folder / "metrics.jsonl");
+  if (!metrics_file) return tl::unexpected(metrics_file.error());
+  auto events_file = metrics::LineFile::open(folder / "events.jsonl");
+  if (!events_file) return tl::unexpected(events_file.error());
+  return std::make_unique<NodeReport>(std::move(config), clock, std::move(*metrics_file), std::move(*events_file));
+}
+
 trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_workers) {
   trainer::WorkerConfig out;
   out.seed = config.run.seed;
@@ -80,12 +106,20 @@ Node::Node(NodeParts parts, trainer::Worker::Self self, trainer::WorkerConfig co
 bool Node::turn(Duration at_most) {
   const TimePoint before = parts_.clock.now();
   const TimePoint until = std::min({worker_->next_deadline(), publish_at_, before + at_most});
-  auto events = parts_.transport.poll(std::max(Duration::zero(), until - before));
-  for (auto& event : events) worker_->on(std::move(event), parts_.clock.now());
-  if (parts_.take_completions) {
-    for (auto& completion : parts_.take_completions()) {
-      worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
+  // All that waits is read before the worker looks at its deadlines: a loop that the machine held up must not take its own
+  // delay for the silence of others. Bounded, so that a flood cannot keep it from its deadlines.
+  for (int round = 0; round < most_rounds; ++round) {
+    auto events = parts_.transport.poll(round == 0 ? std::max(Duration::zero(), until - before) : Duration::zero());
+    for (auto& event : events) {
+      has_heard_ = has_heard_ || std::holds_alternative<net::Received>(event);
+      worker_->on(std::move(event), parts_.clock.now());
     }
+    if (parts_.take_completions) {
+      for (auto& completion : parts_.take_completions()) {
+        worker_->on(trainer::Worker::ComputeDone{std::move(completion)}, parts_.clock.now());
+      }
+    }
+    if (events.empty()) break;
   }
   const TimePoint now = parts_.clock.now();
   worker_->on(trainer::Worker::Tick{}, now);

@@ -60,6 +60,8 @@ class Node {
   // One turn: waits for at most `at_most`, handles what came. False: the worker has ended.
   bool turn(Duration at_most);
   trainer::Worker& worker() { return *worker_; }
+  // Whether any member has spoken to us.
+  bool has_heard() const { return has_heard_; }
   void tell(trainer::Worker::Event event) { worker_->on(std::move(event), parts_.clock.now()); }
   // Lets the last frames out.
   void flush();
@@ -69,9 +71,16 @@ class Node {
 
   NodeParts parts_;
   std::unique_ptr<trainer::Worker> worker_;
+  bool has_heard_ = false;
   TimePoint publish_at_{};
   TimePoint show_metrics_at_{};
 };
+
+// What a node of this run says of itself, before it has anything of its own to add.
+NodeReport::Config report_config(const RunConfig& config, const RunId& run, const std::string& name);
+// With metrics.jsonl and events.jsonl in `folder`. Errors: those of LineFile.
+Result<std::unique_ptr<NodeReport>> open_report(NodeReport::Config config, const std::filesystem::path& folder,
+                                                const Clock& clock);
 
 trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_workers);
 

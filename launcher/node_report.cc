@@ -140,9 +140,35 @@ void NodeReport::event(std::string_view name, const std::vector<EventField>& fie
   if (name == "skip_stage") return;
   std::string text(name);
   for (const EventField& field : fields) text += fmt::format(" {}={}", field.name, text_of(field));
+  // A newcomer's key takes a while to get round, so every start has some of these.
+  if (name == "peer_refused") return log_debug("{}", text);
   log_info("{}", text);
-  const bool for_a_person = name == "join" || name == "leave" || name == "dead" || name == "takeover" || name == "evaluated";
-  if (config_.voice == Config::Voice::step_lines && for_a_person) std::fprintf(stderr, "%s\n", text.c_str());
+  if (config_.voice == Config::Voice::step_lines) say_event(name, fields);
+}
+
+// Who came and went, for the person at the launcher. At the end of a run everybody goes, which is no news.
+void NodeReport::say_event(std::string_view name, const std::vector<EventField>& fields) const {
+  const std::string_view what = name == "join"                                    ? "joined"
+                                : name == "dead"                                  ? "is dead"
+                                : name == "leave" && !worker_->saw_finished() ? "left"
+                                                                                  : "";
+  if (what.empty()) return;
+  const auto value = [&](std::string_view key) {
+    const auto it = std::find_if(fields.begin(), fields.end(), [&](const EventField& field) { return field.name == key; });
+    return it == fields.end() ? std::string("?") : text_of(*it);
+  };
+  std::fprintf(stderr, "%s %s (stage %s)\n", value("peer").c_str(), std::string(what).c_str(), value("stage").c_str());
+}
+
+// Takeovers are told by the taker's record: its events are its own.
+void NodeReport::say_takeovers() {
+  for (const auto& [id, peer] : worker_->swarm().peers) {
+    if (peer.record.role != membership::Role::worker || peer.state != PeerState::active) continue;
+    const auto [known, is_new] = stages_.try_emplace(id, peer.record.stage);
+    const Stage before = std::exchange(known->second, peer.record.stage);
+    if (is_new || before == peer.record.stage) continue;
+    std::fprintf(stderr, "%s took over stage %d (it had stage %d)\n", peer.record.name.c_str(), peer.record.stage, before);
+  }
 }
 
 void NodeReport::job_took(std::string_view phase, double taken) { metrics_.step_duration(phase_of(phase)).observe(taken); }
@@ -202,9 +228,12 @@ void NodeReport::print_step(Step step) {
   if (rate > 0.0) out.tokens_per_second = rate;
   out.workers_active = static_cast<std::int64_t>(worker_->swarm().live_workers().size());
   out.workers_wanted = config_.workers_wanted;
-  const double elapsed = clock_.unix_seconds() - last_line_at_;
-  const auto done = static_cast<double>(step);
-  if (out.max_steps > step && done > 0) out.eta_seconds = elapsed / done * static_cast<double>(out.max_steps - step);
+  if (!first_printed_) first_printed_.emplace(step, clock_.unix_seconds());
+  const auto& [first, since] = *first_printed_;
+  if (out.max_steps > step && step > first) {
+    const double per_step = (clock_.unix_seconds() - since) / static_cast<double>(step - first);
+    out.eta_seconds = per_step * static_cast<double>(out.max_steps - step);
+  }
   std::fprintf(stderr, "%s\n", metrics::format_step_line(out).c_str());
 }
 
@@ -276,6 +305,7 @@ void NodeReport::refresh() {
 
 std::shared_ptr<const metrics::HttpSnapshot> NodeReport::snapshot(TimePoint now) {
   refresh();
+  if (config_.voice == Config::Voice::step_lines) say_takeovers();
   auto out = std::make_shared<metrics::HttpSnapshot>();
   out->made_at = now;
   out->name = config_.name;

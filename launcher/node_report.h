@@ -72,6 +72,8 @@ class NodeReport final : public trainer::Listener {
   void write(metrics::MetricsLine line);
   void say_step(const metrics::MetricsLine& line);
   void print_step(Step step);
+  void say_event(std::string_view name, const std::vector<EventField>& fields) const;
+  void say_takeovers();
   void refresh();
 
   Config config_;
@@ -82,9 +84,11 @@ class NodeReport final : public trainer::Listener {
   trainer::Worker* worker_ = nullptr;
   std::vector<net::Report> reports_;
   std::map<NodeId, Seen> seen_;
+  std::map<NodeId, Stage> stages_;           // of workers, as said last
   std::map<std::string, metrics::WorkerSnapshot> snapshots_;
   std::map<Step, std::vector<metrics::MetricsLine>> step_lines_;  // of steps not yet printed
   Step printed_ = 0;
+  std::optional<std::pair<Step, double>> first_printed_;          // and when: what the eta is reckoned from
   std::optional<double> loss_;
   std::optional<double> validation_loss_;    // for the next line
   std::optional<double> divergence_;

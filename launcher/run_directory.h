@@ -3,14 +3,17 @@
 //   run.yaml        the resolved configuration with its hash       launch.json   {pid, http, run_id} of the launcher
 //   join.token      the line for volunteers, mode 0600             status.json   every 5 s and at the end
 //   metrics.jsonl, events.jsonl                                    workers/<name>/ of each local worker
-//   observer/       the observer's identity; owner.key and lobby.key: secrets, mode 0600
+//   observer/       the observer's identity, owner.key (secrets, mode 0600), members (records of those it knew last)
+//   launch.lock     held by the launcher of the run as long as it lives
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "gossip/base/bytes.h"
 #include "gossip/base/error.h"
 
 namespace starling::launcher {
@@ -36,6 +39,29 @@ struct LaunchFile {
 };
 Status write_launch_file(const RunDirectory& run, const LaunchFile& file);
 Result<LaunchFile> read_launch_file(const RunDirectory& run);
+
+// What one launcher at a time may hold. The system gives it back when its holder dies, however that happens.
+class RunLock {
+ public:
+  // Errors: failed (another launcher is alive: says which), io.
+  static Result<RunLock> take(const RunDirectory& run);
+  RunLock(RunLock&& other) noexcept;
+  RunLock& operator=(RunLock&& other) noexcept;
+  ~RunLock();
+
+ private:
+  explicit RunLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+// observer/members: the signed records of the members that the observer knew last, for whoever takes its place: their keys
+// and addresses, not to be believed beyond what their signatures and certificates say. Errors: those of Storage.
+Status write_members(const RunDirectory& run, const std::vector<Bytes>& records);
+// Empty when there is none.
+std::vector<Bytes> read_members(const RunDirectory& run);
+
+// Renames the directory to "<path>.old-1", -2 and so on, and returns the new name. Errors: io.
+Result<std::filesystem::path> move_aside(const RunDirectory& run);
 
 // workers/<name>/worker.json: {pid, id, http, exit_code}.
 struct WorkerFile {

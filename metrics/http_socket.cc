@@ -74,7 +74,7 @@ Result<Descriptor> listen_on(const HostPort& asked, PortChoice choice) {
   }
   const std::string where = asked.host + ":" + std::to_string(asked.port);
   if (failure == EADDRINUSE) {
-    return fail(ErrorCode::io,
+    return fail(ErrorCode::bad_config,
                 "http.listen: " + where + " is in use by another program; choose another port, or 0 for any");
   }
   return fail(failure == EADDRNOTAVAIL ? ErrorCode::bad_config : ErrorCode::io,

@@ -74,4 +74,10 @@ Result<ProcessUsage> read_process_usage(pid_t pid) {
   return usage;
 }
 
+double thread_cpu_seconds() {
+  double nanoseconds = 0.0;
+  std::istringstream(read_all("/proc/thread-self/schedstat")) >> nanoseconds;
+  return nanoseconds / 1e9;
+}
+
 }  // namespace starling::metrics

@@ -23,4 +23,7 @@ inline constexpr pid_t this_process = 0;
 // Takes some tens of microseconds. Errors: not_found (no such process), io.
 Result<ProcessUsage> read_process_usage(pid_t pid = this_process);
 
+// Processor time of the calling thread, in seconds; 0 where the kernel does not count it.
+double thread_cpu_seconds();
+
 }  // namespace starling::metrics

@@ -8,6 +8,13 @@ namespace {
 constexpr double ask_after_etas = 1.5;
 constexpr double ask_again_after_etas = 2.0;
 constexpr std::size_t most_late = 256;
+constexpr double backward_patience = 3.0;
+
+// Forward, another replica does the same work a little later. Backward, nobody else has the graph: giving up too early
+// loses that hop's gradient, so it gets three times as long.
+Duration patience(const InFlight::Sent& sent, Duration deadline) {
+  return sent.key.direction == net::Direction::backward ? scale(deadline, backward_patience) : deadline;
+}
 
 }  // namespace
 
@@ -22,7 +29,7 @@ std::vector<InFlight::Action> InFlight::on(const Event& event, TimePoint now) {
     entry.ends_here = sent->ends_here;
     entry.tried.insert(sent->to);
     entry.since = now;
-    entry.at = deadlines_ == Deadlines::on ? now + deadline_of(sent->to).deadline() : never;
+    entry.at = deadlines_ == Deadlines::on ? now + patience(*sent, deadline_of(sent->to).deadline()) : never;
     by_transfer_[sent->transfer] = sent->key;
   } else if (const auto* came = std::get_if<AcceptedCame>(&event)) {
     if (const auto it = find(came->accepted.transfer, came->from); it != entries_.end()) {
@@ -65,8 +72,9 @@ std::vector<InFlight::Action> InFlight::on(const Event& event, TimePoint now) {
       entry.since += late->gap;
       if (entry.at != never) entry.at += late->gap;
     }
+  } else if (std::holds_alternative<Tick>(event)) {
+    expire(now, out);
   }
-  expire(now, out);
   return out;
 }
 

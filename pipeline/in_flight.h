@@ -4,8 +4,8 @@
 // the originator watches. Two deadlines: no acceptance in the ack deadline: re-route. Accepted, but no `Passed` by
 // 1.5 x eta + one ack deadline: Ask. A new eta: ask again at twice that; "given back", "unknown" or silence: re-route.
 // A deadline on "computed" instead re-routes a healthy run to death; trusting the receipt alone loses what dies after it.
-// Forward and backward obey the same rules; the caller re-routes forward to another replica, or around the stage, and
-// backward to the hop before.
+// Forward and backward obey the same rules, but backward waits three times as long for an acceptance; the caller re-routes
+// forward to another replica, or around the stage, and backward to the hop before. Deadlines are looked at on Tick alone.
 //
 //   sent -> accepted -> (asked -> accepted)* -> passed;   sent | accepted | asked -> rerouted (sent again) | freed
 //

@@ -146,7 +146,9 @@ void Originator::start_some(const membership::Swarm& swarm, const Clock& clock, 
   if (clock.step != step_) {
     step_ = clock.step;
     started_ = 0;
+    share_ = 0;
     share_said_ = false;
+    sharers_.clear();
   }
   if (config_.give_ups == GiveUps::on && clock.step > clock.done_half + lead_steps) {
     if (!clock.tau) return;
@@ -156,17 +158,22 @@ void Originator::start_some(const membership::Swarm& swarm, const Clock& clock, 
       return;
     }
   }
-  const auto shares = batch_shares(swarm, config_.routing, config_.microbatches, config_.replicas);
-  const auto own = shares.find(config_.self);
-  const std::int64_t share = own == shares.end() ? 0 : own->second;
+  // Once a step, and again when somebody is gone or new: reports of speed go up and down, and a share that followed them
+  // would be the largest of them all, as what was started stays started.
+  if (const auto sharers = swarm.live_originators(); sharers != sharers_) {
+    const auto shares = batch_shares(swarm, config_.routing, config_.microbatches, config_.replicas);
+    const auto own = shares.find(config_.self);
+    share_ = own == shares.end() ? 0 : own->second;
+    sharers_ = sharers;
+  }
   const std::int64_t limit = in_flight_limit(clock);
-  while (started_ < share && static_cast<std::int64_t>(open_.size()) < limit) {
+  while (started_ < share_ && static_cast<std::int64_t>(open_.size()) < limit) {
     const MicrobatchId id{config_.self, config_.boot, step_, static_cast<std::uint32_t>(started_++)};
     const Duration age = give_up_age();
     open_.emplace(id, Open{now, config_.give_ups == GiveUps::on ? now + age : never});
     out.emplace_back(Start{id, age});
   }
-  if (started_ >= share && share > 0 && !share_said_) {
+  if (started_ >= share_ && share_ > 0 && !share_said_) {
     share_said_ = true;
     out.emplace_back(ShareStarted{step_});
   }

@@ -91,6 +91,8 @@ class Originator {
   std::size_t open() const { return open_.size(); }
   // Multiplies the published speed: lowered when a deadline cut a step short.
   double speed_factor() const { return speed_factor_; }
+  // Of a microbatch that is started now.
+  Duration give_up_age() const;
   void set_last_step(Step last_step) { config_.last_step = last_step; }
 
  private:
@@ -99,7 +101,6 @@ class Originator {
     TimePoint give_up_at;
   };
   std::int64_t in_flight_limit(const Clock& clock) const;
-  Duration give_up_age() const;
   void finish(const MicrobatchId& id, TimePoint now);
   void start_some(const membership::Swarm& swarm, const Clock& clock, TimePoint now, std::vector<Action>& out);
 
@@ -107,6 +108,8 @@ class Originator {
   std::map<MicrobatchId, Open> open_;
   Step step_ = 0;                          // the step that `started_` counts for
   std::int64_t started_ = 0;
+  std::int64_t share_ = 0;                  // of this step's batch, among sharers_
+  std::vector<NodeId> sharers_;
   bool share_said_ = false;
   net::Quantile90 completion_;
   double give_up_factor_ = 1.0;

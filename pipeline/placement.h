@@ -7,9 +7,9 @@
 // Takeover: when the last replica of a stage has been dead for 5 s, the workers of the best-covered stage (at least two
 // replicas; for stage 0 a middle stage may give its last one, and only workers that have data can take it) claim it, in a
 // hashed order, 2 s apart, by a mark in their record. Two claims: the smaller hash wins. The taker keeps its old stage
-// until the new one is loaded: from the newest backup, else (middle stages) CheckFree's average of the neighbours; before
-// the first backup, weights from the seed. (What it is worth: a stage of four lost at a third of a run costs 9 % in loss,
-// taken over from any stored copy about 1 %.)
+// until the new one is loaded: from the newest backup, else (middle stages) CheckFree's average of the neighbours; until
+// the first round has ended, when no slow weight has moved yet, weights from the seed. (What it is worth: a stage of four
+// lost at a third of a run costs 9 % in loss, taken over from any stored copy about 1 %.)
 //
 //   settled -> claiming -> loading -> switched;   claiming | loading -> settled (lost to a smaller hash, stage is back)
 //

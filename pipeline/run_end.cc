@@ -29,11 +29,12 @@ std::vector<RunEnd::Action> RunEnd::on(const Event& event, const membership::Swa
   } else if (std::holds_alternative<FinishWished>(event)) {
     finish_wished_ = true;
   } else if (const auto* late = std::get_if<WokeLate>(&event)) {
-    for (auto* at : {&ended_at_, &finished_at_, &alone_since_}) {
+    for (auto* at : {&ended_at_, &finished_at_, &alone_since_, &leaderless_since_}) {
       if (*at) **at += late->gap;
     }
   }
   look_for_last_step(swarm, step, out);
+  look_for_end_without_training(swarm, now, out);
   look_for_end(swarm, now, out);
   if (!exited_) look_for_loneliness(swarm, now, out);
   return out;
@@ -41,13 +42,11 @@ std::vector<RunEnd::Action> RunEnd::on(const Event& event, const membership::Swa
 
 void RunEnd::look_for_last_step(const membership::Swarm& swarm, Step step, std::vector<Action>& out) {
   Step smallest = 0;
-  std::int64_t tokens = 0;
   for (const auto& [id, peer] : swarm.peers) {
-    tokens += peer.record.tokens;
     const Step said = peer.record.last_step;
     if (said > 0 && (smallest == 0 || said < smallest)) smallest = said;
   }
-  const bool enough = config_.max_tokens && tokens >= *config_.max_tokens;
+  const bool enough = config_.max_tokens && swarm.total_tokens() >= *config_.max_tokens;
   if ((enough || finish_wished_) && smallest == 0 && published_ == 0 && lead_of(swarm) == config_.self) {
     published_ = smallest = step + steps_until_end;
     out.emplace_back(PublishLastStep{published_});
@@ -55,6 +54,20 @@ void RunEnd::look_for_last_step(const membership::Swarm& swarm, Step step, std::
   if (smallest != 0 && smallest != last_step_) {
     last_step_ = smallest;
     out.emplace_back(LastStepIs{smallest});
+  }
+}
+
+void RunEnd::look_for_end_without_training(const membership::Swarm& swarm, TimePoint now, std::vector<Action>& out) {
+  if (!finish_wished_ || finished_at_) return;
+  const bool leaderless = lead_of(swarm).is_null();
+  if (!leaderless) leaderless_since_.reset();
+  if (leaderless && !leaderless_since_) leaderless_since_ = now;
+  const bool begun = swarm.largest_done() > 0;
+  if (!begun || (leaderless && now - *leaderless_since_ >= config_.lead_wait)) {
+    finished_at_ = now;
+    out.emplace_back(PublishFinished{});
+  } else if (leaderless) {
+    next_ = *leaderless_since_ + config_.lead_wait;
   }
 }
 

@@ -2,7 +2,8 @@
 //
 // The lead is the lowest live originator id. After the last round it runs the last evaluation and sets `finished` in its
 // signed record; after 30 s without that from it the next id acts. Who sees `finished` stays 5 s to spread it, then exits.
-// At max_tokens, or on the owner's signed wish, the lead publishes last_step = k + 2, which then replaces max_steps. A
+// At max_tokens, or on the owner's signed wish, the lead publishes last_step = k + 2, which then replaces max_steps. Where
+// no step would come any more, as none has been closed yet or no originator has lived for 30 s, the wish itself is the end. A
 // worker without a live peer, unless it is an originator, tries those it knew for 5 min and then exits 4.
 //
 // Pure: no I/O, no clock.
@@ -65,12 +66,14 @@ class RunEnd {
  private:
   void look_for_last_step(const membership::Swarm& swarm, Step step, std::vector<Action>& out);
   void look_for_loneliness(const membership::Swarm& swarm, TimePoint now, std::vector<Action>& out);
+  void look_for_end_without_training(const membership::Swarm& swarm, TimePoint now, std::vector<Action>& out);
   void look_for_end(const membership::Swarm& swarm, TimePoint now, std::vector<Action>& out);
 
   Config config_;
   std::optional<TimePoint> ended_at_;      // our training ended
   std::optional<TimePoint> finished_at_;   // first seen
   std::optional<TimePoint> alone_since_;
+  std::optional<TimePoint> leaderless_since_;   // while the owner wishes the end
   TimePoint next_try_{};
   bool eval_asked_ = false;
   bool finish_wished_ = false;

@@ -1,6 +1,7 @@
 #include "pipeline/stage_step.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "gossip/base/error.h"
 
@@ -32,6 +33,7 @@ std::vector<StageStep::Action> StageStep::on(const Event& event, const membershi
   Actions out;
   std::visit([&](const auto& e) { handle(e, swarm, now, out); }, event);
   drop_aged(now, out);
+  complete_ = complete_ || std::cmp_greater_equal(swarm.live_workers().size(), config_.least_workers);
   update_deadline(swarm, now);
   while (due_to_close(swarm, now)) {
     close(swarm, now, out);
@@ -89,7 +91,12 @@ void StageStep::handle(const RoundFinished&, const membership::Swarm& swarm, Tim
     return;
   }
   ended_ = true;
-  drop_all(Drop::Why::stale, out);
+  // Evaluation goes on: the lead may have ended before us, and its windows are here already.
+  std::vector<MicrobatchId> training;
+  for (const auto& [id, kept] : kept_) {
+    if (kept.header.purpose == Purpose::train) training.push_back(id);
+  }
+  drop(training, Drop::Why::stale, out);
   out.emplace_back(TrainingEnded{});
 }
 
@@ -100,6 +107,7 @@ void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint
   config_.kept_bytes = event.kept_bytes;
   step_ = event.step;
   if (event.tau > Duration::zero()) tau_ = event.tau;
+  complete_ = complete_ || event.step > 1;
   share_started_ = 0;
   between_steps_ = false;
   work_seconds_.clear();
@@ -235,7 +243,8 @@ void StageStep::handle(const Computed& event, const membership::Swarm&, TimePoin
     if (event.good && event.work == Work::backward) mark_added(event.microbatch);
   }
   const auto it = kept_.find(event.microbatch);
-  if (it == kept_.end()) return;  // freed while the device worked on it; what it added is counted above
+  // Freed while the device worked on it, and perhaps here again; what it added is counted above.
+  if (it == kept_.end() || it->second.order != event.visit) return;
   Kept& kept = it->second;
   if (!event.good) {
     out.emplace_back(Drop{event.microbatch, Drop::Why::bad_input, kept.from});
@@ -271,7 +280,7 @@ std::optional<StageStep::NextWork> StageStep::next_work() {
     if (adds) ++adding_;
     kept.phase = Phase::computing;
     ready_.erase(it);
-    return NextWork{kept.header, kept.work};
+    return NextWork{kept.header, kept.work, kept.order};
   }
   return std::nullopt;
 }
@@ -382,7 +391,7 @@ void StageStep::update_deadline(const membership::Swarm& swarm, TimePoint now) {
 }
 
 bool StageStep::due_to_close(const membership::Swarm& swarm, TimePoint now) const {
-  if (between_steps_ || ended_ || adding_ > 0 || swarm.live_originators().empty()) return false;
+  if (between_steps_ || ended_ || adding_ > 0 || !complete_ || swarm.live_originators().empty()) return false;
   if (close_at_ <= now) return true;
   if (originator()) return share_started_ >= step_ && nothing_open_up_to(step_);
   return all_done(swarm, step_) && nothing_open_up_to(step_);

@@ -53,6 +53,9 @@ class StageStep {
     Deadlines deadlines = Deadlines::on;
     std::int64_t local_steps = 50;
     Step last_step = 0;                      // the run's last; may be lowered by LastStepSet
+    // With deadlines off: no step closes before so many workers were seen alive at once. A worker that has not heard of
+    // an originator yet would close the first step without it.
+    std::int64_t least_workers = 0;
     std::int64_t kept_bytes = 0;             // of one microbatch between forward and backward, on this stage
     std::int64_t memory_bytes = 0;           // limit of everything kept
   };
@@ -80,6 +83,7 @@ class StageStep {
   };
   struct Computed {
     MicrobatchId microbatch;
+    std::uint64_t visit = 0;                 // NextWork's
     Work work = Work::forward;
     Purpose purpose = Purpose::train;
     std::int64_t tokens = 0;                 // loss: targets; backward: tokens whose gradient was added
@@ -170,6 +174,7 @@ class StageStep {
   struct NextWork {
     MicrobatchHeader header;
     Work work = Work::forward;
+    std::uint64_t visit = 0;                 // a microbatch may be freed and come again while the device works on it
   };
   std::optional<NextWork> next_work();
   bool has_work() const { return !ready_.empty(); }
@@ -196,6 +201,11 @@ class StageStep {
   // Where a microbatch's pass in this direction stands: for AskAnswer.
   Where where(const MicrobatchId& id, Direction direction) const;
   bool keeps(const MicrobatchId& id) const { return kept_.contains(id); }
+  // The same, and not freed and come again meanwhile.
+  bool keeps(const MicrobatchId& id, std::uint64_t visit) const {
+    const auto it = kept_.find(id);
+    return it != kept_.end() && it->second.order == visit;
+  }
   const MicrobatchHeader* header(const MicrobatchId& id) const;
   std::size_t kept() const { return kept_.size(); }
   std::int64_t kept_bytes() const;
@@ -268,6 +278,7 @@ class StageStep {
   TimePoint close_at_ = never;               // the deadline, once D_half >= k
   Step share_started_ = 0;
   bool between_steps_ = true;
+  bool complete_ = false;                    // least_workers were there, or others have gone on already
   bool ended_ = false;
   std::int64_t body_tokens_ = 0;
   std::int64_t head_tokens_ = 0;

@@ -93,7 +93,7 @@ void Admission::handle(const Requested& event, const Swarm& swarm, TimePoint now
                             "this run has one stage, and every worker of it needs the training data; give this one data"});
     return;
   }
-  recent_.insert_or_assign(event.wish.id, Recent{*grant, now + config_.remember});
+  recent_.insert_or_assign(event.wish.id, Recent{*grant, now + config_.remember, {}, {}});
   pending_.emplace(event.request, Pending{*grant, {}, std::nullopt, now + config_.ack_wait});
   out.emplace_back(Issue{event.request, *grant});
 }
@@ -105,10 +105,22 @@ void Admission::handle(const Issued& event, const Swarm& swarm, TimePoint now, s
   pending.certificate = event.certificate;
   pending.deadline = now + config_.ack_wait;
   pending.waiting.emplace();
+  if (const auto recent = recent_.find(pending.grant.wish.id); recent != recent_.end()) {
+    recent->second.certificate = event.certificate;
+    recent->second.record = event.record;
+  }
   for (const auto& [id, peer] : swarm.peers) {
     if (id == swarm.self || id == pending.grant.wish.id || is_gone(peer.state)) continue;
     out.emplace_back(Introduce{id, {event.certificate, event.record}});
     if (peer.state == PeerState::active) pending.waiting->insert(id);
+  }
+}
+
+void Admission::handle(const MemberSeen& event, const Swarm& swarm, TimePoint, std::vector<Action>& out) {
+  if (event.peer == swarm.self) return;
+  for (const auto& [id, recent] : recent_) {
+    if (id == event.peer || recent.certificate.empty()) continue;
+    out.emplace_back(Introduce{event.peer, {recent.certificate, recent.record}});
   }
 }
 

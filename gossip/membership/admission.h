@@ -3,7 +3,9 @@
 // The admitting node verifies token and proof (gossip/net/token), assigns stage and slot from its view counting its own
 // last admissions (eight joiners at once must not pick one stage), issues a certificate, pushes the newcomer to every
 // member it knows and answers once all active ones acked or 2 s have passed: who was not told would refuse the newcomer's
-// connections. Names are unique per run: "-2", "-3" are appended. Whoever asks again gets the same again: lobby answers
+// connections. Whoever comes later hears of the last newcomers, too: those who come at the same moment know each other
+// neither from the one answer nor from the other, and would refuse each other until their records get through by chance.
+// Names are unique per run: "-2", "-3" are appended. Whoever asks again gets the same again: lobby answers
 // are lost like anything else. Nodes that admit at the same moment cannot count each other's; that costs balance only.
 //
 // Pure: crypto happens outside; `request` is the lobby's handle.
@@ -72,8 +74,11 @@ class Admission {
     NodeId from;
     NodeId newcomer;
   };
+  struct MemberSeen {               // for the first time: it missed the introduction of those who came just before it
+    NodeId peer;
+  };
   struct Tick {};                   // a deadline, or the swarm has changed
-  using Event = std::variant<Requested, Issued, AckCame, Tick>;
+  using Event = std::variant<Requested, Issued, AckCame, MemberSeen, Tick>;
 
   // What the newcomer was given.
   struct Grant {
@@ -115,10 +120,13 @@ class Admission {
   struct Recent {
     Grant grant;
     TimePoint forget_at{};
+    Bytes certificate;                         // empty: not issued yet
+    Bytes record;
   };
 
   void handle(const Requested& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
   void handle(const Issued& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
+  void handle(const MemberSeen& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
   void handle(const AckCame& event, const Swarm& swarm, TimePoint now, std::vector<Action>& out);
   void handle(const Tick&, const Swarm&, TimePoint, std::vector<Action>&) {}
   std::optional<Grant> grant_for(const Wish& wish, const Swarm& swarm) const;

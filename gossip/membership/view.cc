@@ -222,7 +222,7 @@ void View::absorb(const std::vector<net::Update>& updates, const std::optional<N
       if (update.kind != kind) continue;
       if (stranger && !is_record_of(*from, update)) continue;
       const Item item = kind == net::Update::Kind::record ? absorb_record(update.bytes, turn)
-                                                           : absorb_suspicion(update.bytes, turn);
+                                                           : absorb_suspicion(update.bytes, from, turn);
       if (item == Item::fine) continue;
       // Looked up again: a newcomer among the records may have taken a dead sender's place.
       const auto forger = from ? entries_.find(*from) : entries_.end();
@@ -364,7 +364,7 @@ void View::raise_done(const NodeId& id, const net::DoneMark& done, Turn& turn) {
   if (!unpublished_) unpublished_ = SelfChanged::Kind::routine;
 }
 
-View::Item View::absorb_suspicion(const Bytes& bytes, Turn& turn) {
+View::Item View::absorb_suspicion(const Bytes& bytes, const std::optional<NodeId>& from, Turn& turn) {
   const auto claim = peek_suspicion(bytes);
   if (!claim) return count_forged({ErrorCode::bad_input, {}});
   const bool about_self = claim->suspect == self_.id;
@@ -372,6 +372,8 @@ View::Item View::absorb_suspicion(const Bytes& bytes, Turn& turn) {
   // Strangers accuse nobody; but what the others may believe of us we answer, whoever said it.
   if (claim->accuser == self_.id || (accuser == entries_.end() && !about_self)) return Item::fine;
   const Peer* accused = swarm_.find(claim->suspect);
+  const bool of_past_self = about_self && std::pair(claim->boot, claim->incarnation) < std::pair(self_.boot, self_.incarnation);
+  if (of_past_self && from) say_who_we_are(*from, turn);
   if (accused == nullptr || is_gone(accused->state) || claim->boot != accused->record.boot ||
       claim->incarnation != accused->record.incarnation) {
     return Item::fine;  // of a life that is over, or of one that we have not seen
@@ -401,6 +403,15 @@ void View::refute(Turn& turn) {
   detector_.doubt_self();
   unpublished_ = SelfChanged::Kind::important;
   publish_if_due(turn);
+}
+
+// To somebody who tells us of a life that we have left behind. All who could have passed our newest record on may refuse
+// our connections for want of it, as those do who were let in at the same moment; this one listens.
+void View::say_who_we_are(const NodeId& id, Turn& turn) {
+  const auto it = entries_.find(id);
+  if (it == entries_.end() || !it->second.told.has(turn.now)) return;
+  it->second.told.take(turn.now);
+  ack(id, 0, {{net::Update::Kind::record, signed_self_}}, turn);
 }
 
 void View::tell_if_accused(const NodeId& id, Turn& turn) {

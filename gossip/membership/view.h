@@ -198,7 +198,7 @@ class View {
   void absorb(const std::vector<net::Update>& updates, const std::optional<NodeId>& from, Turn& turn);
   Item absorb_record(const Bytes& bytes, Turn& turn);
   Item absorb_own_record(const Bytes& bytes, const RecordOrder& order, Turn& turn);
-  Item absorb_suspicion(const Bytes& bytes, Turn& turn);
+  Item absorb_suspicion(const Bytes& bytes, const std::optional<NodeId>& from, Turn& turn);
   Item count_forged(const Error& error);
   void refute(Turn& turn);
   bool is_news(const RecordLabel& label, const Bytes& bytes) const;
@@ -206,6 +206,7 @@ class View {
   void take_record(Record record, const Bytes& bytes, Turn& turn);
   void remember_past(const Record& record, const Peer* before);
   void raise_done(const NodeId& id, const net::DoneMark& done, Turn& turn);
+  void say_who_we_are(const NodeId& id, Turn& turn);
   void tell_if_accused(const NodeId& id, Turn& turn);
 
   // Saying what we know.

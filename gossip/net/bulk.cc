@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "gossip/base/large_buffer.h"
 #include "gossip/net/ack_deadline.h"
 #include "gossip/net/streaming_hash.h"
 
@@ -262,7 +263,7 @@ struct Bulk::State {
     ++peer.incoming;
     in.offer = event.offer;
     in.expires_at = now + longest_life(in.offer.bytes);
-    in.bytes.reserve(in.offer.bytes);
+    reserve_large(in.bytes, in.offer.bytes);
     take_early(peer, in);
 
     const bool untouched = peer.unpulled == 0;

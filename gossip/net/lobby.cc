@@ -105,7 +105,7 @@ TimePoint Lobby::tick() {
            fail(ErrorCode::unreachable, "the seed did not answer; is it running, and is its port open?"));
   }
   if (room_ && now >= watch_at_) {
-    watch_at_ = now + config_.watch_every;
+    watch_at_ = now + (strangers_.empty() ? config_.baseline_every : config_.watch_every);
     // Memory that grows while nobody is at the door is not the door's.
     if (strangers_.empty()) {
       set_baseline();

@@ -32,7 +32,8 @@ class Lobby {
  public:
   struct Config {
     std::uint64_t max_excess_bytes = 64 << 20;
-    Duration watch_every = std::chrono::milliseconds(50);
+    Duration watch_every = std::chrono::milliseconds(50);   // while a stranger is connected
+    Duration baseline_every = std::chrono::seconds(1);      // while nobody is: reading /proc 20 times a second shows in a profile
     Duration answer_within = std::chrono::seconds(15);  // a request that nobody answered is forgotten then
     Duration ask_for = std::chrono::seconds(15);        // our own request has failed then
     std::size_t max_waiting = 64;                       // requests of strangers; beyond: dropped

@@ -72,9 +72,12 @@ void Poller::wait(Duration timeout) {
   const int count = ::epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()),
                                  static_cast<int>(std::chrono::ceil<milliseconds>(patience).count()));
   STARLING_CHECK(count >= 0 || errno == EINTR, "epoll_wait fails for nothing but a signal");
-  std::set<Key> ready = std::exchange(again_, {});
-  for (int i = 0; i < count; ++i) ready.insert(events[static_cast<std::size_t>(i)].data.u64);
-  for (const Key key : ready) {
+  ready_.assign(again_.begin(), again_.end());
+  again_.clear();
+  for (int i = 0; i < count; ++i) ready_.push_back(events[static_cast<std::size_t>(i)].data.u64);
+  std::sort(ready_.begin(), ready_.end());
+  ready_.erase(std::unique(ready_.begin(), ready_.end()), ready_.end());
+  for (const Key key : ready_) {
     const auto source = sources_.find(key);
     if (source == sources_.end()) continue;  // unwatched by a callback before it
     source->second.on_ready();

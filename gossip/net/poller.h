@@ -57,6 +57,7 @@ class Poller {
   std::uint64_t last_number_ = 0;
   std::map<Key, Source> sources_;  // the rank stands in a key's top byte
   std::set<Key> again_;
+  std::vector<Key> ready_;  // of the wait that runs; kept for its memory
   // A callback may unwatch itself, and lives on until it has returned.
   std::vector<std::map<Key, Source>::node_type> retired_;
 };

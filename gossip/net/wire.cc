@@ -123,7 +123,7 @@ Packed pack(FlatBufferBuilder& b, const StateInfo& m) {
     return fbs::CreateOriginatorDone(b, put(b, d.first), d.second.boot, d.second.step);
   });
   return packed(fbs::CreateStateInfo(b, m.request, m.stage, m.step, m.round, on_wire(m.tau), m.adam_steps, m.parts,
-                                     m.closed_any, done));
+                                     m.closed_any, done, m.gradient_norm));
 }
 
 // ---------------------------------------------------------------- bulk
@@ -193,43 +193,74 @@ BranchId branch_of(const std::vector<Hop>& made) {
   return xxh3_64(hops.bytes());
 }
 
-Bytes encode_chunk(const TransferId& transfer, std::uint64_t offset, ByteView payload) {
+namespace {
+
+enum class ChunkKind : std::uint8_t { alone = 0, with_offer = 1 };
+
+Bytes chunk_frame(ChunkKind kind, const TransferId& transfer, std::uint64_t offset, ByteView payload, ByteView offer) {
   STARLING_CHECK(!payload.empty() && payload.size() <= max_chunk_payload_bytes, "a chunk of ours is beyond its bounds");
   Bytes frame;
-  frame.reserve(chunk_header_bytes + payload.size());
+  frame.reserve(chunk_header_bytes + payload.size() + offer.size());
   const auto number = [&frame](auto value) {
     const auto* p = reinterpret_cast<const std::byte*>(&value);
     frame.insert(frame.end(), p, p + sizeof value);
   };
   number(chunk_magic);
   number(chunk_version);
-  number(std::uint8_t{0});
+  number(static_cast<std::uint8_t>(kind));
   number(static_cast<std::uint32_t>(payload.size()));
   number(transfer.boot);
   number(transfer.counter);
   number(offset);
   frame.insert(frame.end(), payload.begin(), payload.end());
+  frame.insert(frame.end(), offer.begin(), offer.end());
   return frame;
+}
+
+}  // namespace
+
+Bytes encode_chunk(const TransferId& transfer, std::uint64_t offset, ByteView payload) {
+  return chunk_frame(ChunkKind::alone, transfer, offset, payload, {});
+}
+
+Bytes encode_offered_chunk(const Offer& offer, ByteView payload) {
+  const Bytes encoded = encode(offer);
+  if (payload.size() + encoded.size() > max_chunk_payload_bytes) return {};
+  return chunk_frame(ChunkKind::with_offer, offer.transfer, 0, payload, encoded);
 }
 
 Result<Chunk> decode_chunk(ByteView frame, const NodeId& from) {
   ByteReader in(frame);
   const auto magic = in.number<std::uint16_t>();
   const auto version = in.number<std::uint8_t>();
-  const auto zero = in.number<std::uint8_t>();
+  const auto kind = in.number<std::uint8_t>();
   const auto size = in.number<std::uint32_t>();
   Chunk chunk;
   chunk.transfer.sender = from;
   chunk.transfer.boot = in.number<Boot>();
   chunk.transfer.counter = in.number<std::uint64_t>();
   chunk.offset = in.number<std::uint64_t>();
-  if (!in.ok() || magic != chunk_magic || zero != 0) return fail(ErrorCode::bad_input, "bulk frame: no chunk header");
+  const bool with_offer = kind == static_cast<std::uint8_t>(ChunkKind::with_offer);
+  if (!in.ok() || magic != chunk_magic || (kind != 0 && !with_offer)) {
+    return fail(ErrorCode::bad_input, "bulk frame: no chunk header");
+  }
   if (version != chunk_version)
     return fail(ErrorCode::bad_input, "bulk frame: a version that this program does not speak");
   if (size == 0 || size > max_chunk_payload_bytes || chunk.offset > max_transfer_bytes) {
     return fail(ErrorCode::bad_input, "bulk frame: size or offset is out of bounds");
   }
   chunk.payload = in.raw(size);
+  if (with_offer && in.ok()) {
+    // Copied: a message is read where its numbers are aligned.
+    const ByteView rest = in.raw(frame.size() - chunk_header_bytes - size);
+    auto message = decode(Bytes(rest.begin(), rest.end()), from, NodeId{});
+    if (!message) return tl::unexpected(message.error());
+    auto* offer = std::get_if<Offer>(&*message);
+    if (offer == nullptr || offer->transfer != chunk.transfer || chunk.offset != 0) {
+      return fail(ErrorCode::bad_input, "bulk frame: what stands behind a first chunk is not its offer");
+    }
+    chunk.offer = std::move(*offer);
+  }
   if (!in.complete()) return fail(ErrorCode::bad_input, "bulk frame: its length is not what its header says");
   return chunk;
 }

@@ -203,7 +203,7 @@ struct StateRequest {
   enum class Source : std::uint8_t { live, backup } source = Source::live;
   std::uint64_t request = 0;  // of the asker; comes back in every answer
   Stage stage = 0;
-  std::uint8_t parts = 1;     // bit 0 phi, bit 1 adam_m, bit 2 adam_v
+  std::uint8_t parts = 1;     // bit 0 phi, bit 1 adam_m, bit 2 adam_v, bit 3 outer momentum
   bool operator==(const StateRequest&) const = default;
 };
 struct StateInfo {
@@ -216,6 +216,7 @@ struct StateInfo {
   std::uint8_t parts = 0;     // which are going to be offered; 0: refused
   bool closed_any = false;    // the donor has closed a step: weights must be copied, not drawn
   std::vector<std::pair<NodeId, DoneMark>> done;
+  double gradient_norm = 0.0; // of the donor's last step, before clipping; 0: none yet
   bool operator==(const StateInfo&) const = default;
 };
 
@@ -229,7 +230,7 @@ struct ExchangePart {
 struct StatePart {
   std::uint64_t request = 0;
   Stage stage = 0;
-  std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v
+  std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v, 3 outer momentum
   std::uint8_t encoding = 0;  // 0 fp32, 1 bf16
   bool operator==(const StatePart&) const = default;
 };
@@ -289,15 +290,21 @@ Bytes encode(const Message& message);
 // Errors: bad_input, with what was wrong, for anything that does not verify or breaks a bound. Never throws.
 Result<Message> decode(ByteView frame, const NodeId& from, const NodeId& self);
 
-// Bulk frame: "SB" magic u16 | version u8 | zero u8 | payload bytes u32 | boot u64 | counter u64 | offset u64 | payload.
+// Bulk frame: "SB" magic u16 | version u8 | kind u8 | payload bytes u32 | boot u64 | counter u64 | offset u64 | payload.
+// Kind 0: no more. Kind 1, offset 0 only: the Offer that the payload follows stands behind it, as an encoded message. So
+// what fits into one frame costs one message and wakes its receiver once.
 inline constexpr std::size_t chunk_header_bytes = 32;
 struct Chunk {
   TransferId transfer;
   std::uint64_t offset = 0;
-  ByteView payload;  // inside the frame that was decoded
+  ByteView payload;            // inside the frame that was decoded
+  std::optional<Offer> offer;  // of the same transfer
 };
 // REQUIRES: 1 .. max_chunk_payload_bytes of payload.
 Bytes encode_chunk(const TransferId& transfer, std::uint64_t offset, ByteView payload);
+// The first chunk of a transfer with its Offer; empty when both together are beyond max_chunk_payload_bytes: then each
+// travels alone. REQUIRES: as for encode() and encode_chunk().
+Bytes encode_offered_chunk(const Offer& offer, ByteView payload);
 // Errors: bad_input, for anything but exactly such a frame.
 Result<Chunk> decode_chunk(ByteView frame, const NodeId& from);
 

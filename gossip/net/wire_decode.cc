@@ -6,6 +6,7 @@
 // inside a frame, so a small frame could stand for much memory: every count is checked before anything is copied, which
 // bounds what one frame can make us allocate to max_updates * max_record_bytes.
 #include <algorithm>
+#include <limits>
 
 #include "gossip/net/wire.h"
 #include "gossip/net/wire_generated.h"
@@ -135,7 +136,7 @@ class Decoder {
     return {exchange(in.exchange()), round(in.round()), stage(in.stage())};
   }
   StatePart about(const fbs::StatePart& in) {
-    return {in.request(), stage(in.stage()), within<std::uint8_t>(in.part(), 0, 2, "part"),
+    return {in.request(), stage(in.stage()), within<std::uint8_t>(in.part(), 0, 3, "part"),
             within<std::uint8_t>(in.encoding(), 0, 1, "encoding")};
   }
   BackupPart about(const fbs::BackupPart& in) {
@@ -218,7 +219,7 @@ class Decoder {
   Message read(const fbs::Got& in) { return Got{exchange(in.exchange())}; }
   Message read(const fbs::StateRequest& in) {
     return StateRequest{named(in.source(), StateRequest::Source::backup, "source"), in.request(), stage(in.stage()),
-                        within<std::uint8_t>(in.parts(), 0, 7, "parts")};
+                        within<std::uint8_t>(in.parts(), 0, 15, "parts")};
   }
   Message read(const fbs::StateInfo& in) {
     StateInfo out;
@@ -228,8 +229,9 @@ class Decoder {
     out.round = round(in.round());
     out.tau = duration(in.tau(), "tau");
     out.adam_steps = within<std::int64_t>(in.adam_steps(), 0, max_step, "adam_steps");
-    out.parts = within<std::uint8_t>(in.parts(), 0, 7, "parts");
+    out.parts = within<std::uint8_t>(in.parts(), 0, 15, "parts");
     out.closed_any = in.closed_any();
+    out.gradient_norm = within(in.gradient_norm(), 0.0, std::numeric_limits<double>::max(), "gradient_norm");
     if (in.done() == nullptr) return out;
     require(in.done()->size() <= max_originators, "done");
     if (wrong_ != nullptr) return out;

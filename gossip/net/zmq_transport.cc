@@ -148,7 +148,9 @@ Result<bool> ZmqTransport::bind_from(const std::string& host, std::uint16_t port
   const auto bulk = bind_lane(Lane::bulk, 1, bulk_frames, bulk_thread);
   if (!bulk) return bulk;
   if (!*bulk) return give_up();
-  const auto lobby = lobby_->open(endpoint_of(2));
+  Result<BindOutcome> lobby = BindOutcome::taken;
+  if (config_.lobby_port != 0) lobby = lobby_->open(to_endpoint({host, config_.lobby_port}));
+  if (lobby && *lobby == BindOutcome::taken) lobby = lobby_->open(endpoint_of(2));
   if (!lobby) return tl::unexpected(lobby.error());
   if (*lobby == BindOutcome::taken) return give_up();
   bound_ = {bound_endpoint(*control_.router), bound_endpoint(*bulk_.router), lobby_->endpoint()};
@@ -293,7 +295,7 @@ std::vector<TransportEvent> ZmqTransport::poll(Duration timeout) {
   if (!events_.empty()) timeout = Duration::zero();
   if (next != never) timeout = std::min(timeout, next - clock_.now());
   poller_->wait(timeout);
-  run_timers();
+  if (clock_.now() >= next) run_timers();
   return std::exchange(events_, {});
 }
 

@@ -39,6 +39,7 @@ class ZmqTransport final : public Transport {
  public:
   struct Config {
     NetworkConfig network;
+    std::uint16_t lobby_port = 0;                 // where earlier tokens say the lobby is: kept if it is free; 0: none
     std::size_t max_members = 4096;               // admitted, and revoked, and with endpoints; beyond: ignored
     std::uint64_t control_queue_bytes = 1 << 20;  // per peer, before libzmq's own queue
     std::uint64_t bulk_queue_bytes = 16 << 20;

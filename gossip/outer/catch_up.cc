@@ -10,10 +10,14 @@ namespace starling::outer {
 namespace {
 
 constexpr std::uint8_t phi_part = 0;
-constexpr std::uint8_t last_part = 2;
+constexpr std::uint8_t momentum_part = 3;
+constexpr std::uint8_t last_part = momentum_part;
 constexpr std::uint8_t last_encoding = 1;
 
 constexpr std::uint8_t bit(std::uint8_t part) { return static_cast<std::uint8_t>(1U << part); }
+
+// What an exchange changes: copied again when the donor went through one meanwhile.
+constexpr std::uint8_t outer_parts = bit(phi_part) | bit(momentum_part);
 
 // How new a peer's backup of this stage is; -1: it has none.
 Step backup_step(const membership::Record& record, Stage stage) {
@@ -199,8 +203,8 @@ void CatchUp::load_when_complete(Turn& turn) {
     if (here == current_->parts.end() || !here->second.buffer) return;
   }
   if (donor_went_on(turn)) return refresh(turn);
-  if (current_->older && current_->older->donor == current_->donor && current_->wanted == bit(phi_part)) {
-    // Newer slow weights, and the optimizer's state from before.
+  if (current_->older && current_->older->donor == current_->donor && current_->wanted == outer_parts) {
+    // Newer slow weights and momentum, and the optimizer's state from before.
     for (auto& [part, incoming] : current_->older->parts) current_->parts.try_emplace(part, incoming);
     current_->info->adam_steps = current_->older->info.adam_steps;
     current_->info->parts = current_->older->info.parts;
@@ -212,7 +216,7 @@ void CatchUp::load_when_complete(Turn& turn) {
 void CatchUp::refresh(Turn& turn) {
   current_->refreshed = true;
   current_->older = Copy{current_->donor, *current_->info, std::move(current_->parts)};
-  ask(turn, bit(phi_part));
+  ask(turn, outer_parts);
 }
 
 void CatchUp::load(Turn& turn) {

@@ -46,7 +46,7 @@ class CatchUp {
   struct Start {
     Stage stage = 0;
     From from = From::replica;
-    std::uint8_t parts = 7;             // as in StateRequest; of a backup only phi
+    std::uint8_t parts = 15;            // as in StateRequest; of a backup only phi
   };
   struct InfoCame {
     NodeId from;

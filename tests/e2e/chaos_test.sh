@@ -3,6 +3,7 @@
 #   kill      SIGKILL of half of the workers      stop      SIGSTOP of half of them
 #   stage     SIGKILL of every worker of stage 2  launcher  SIGKILL of the launcher
 #   join      a worker that joins by token while the run trains
+#   relaunch  SIGKILL of the launcher; another takes its place, and lets a worker in by the old token
 # Each ends only processes that it started.
 set -euo pipefail
 starling=$1
@@ -72,6 +73,16 @@ wait_for_step() {
   done
   fail "step $1 was not reached"
 }
+# Waits until the command after the description succeeds.
+wait_for() {
+  local what=$1
+  shift
+  for _ in $(seq 1 1200); do
+    if "$@"; then return 0; fi
+    sleep 0.1
+  done
+  fail "no sign of $what"
+}
 wait_for_exit() {
   for _ in $(seq 1 2400); do
     kill -0 "$1" 2>/dev/null || return 0
@@ -90,8 +101,26 @@ expect_learned_since() {
   awk -v a="$after" -v b="$before" 'BEGIN { exit !(a != "" && b != "" && a < 0.95 * b) }' || fail "the loss did not go on falling"
 }
 expect_end() {
-  grep -q '"step":60,' "$run/metrics.jsonl" || fail "metrics.jsonl does not reach step 60"
+  grep -q "\"step\":${1:-60}," "$run/metrics.jsonl" || fail "metrics.jsonl does not reach step ${1:-60}"
   echo "exit codes:$(exit_codes)"
+}
+
+# What a worker that joined at unix time $1 needed until its first optimizer step, and how far it stood from its partner at
+# its second exchange, against the median of the others in that round.
+expect_good_joiner() {
+  python3 - "$1" "$dir/late" "$run" <<'PYTHON' || fail "the joiner was too slow, or too far from its partner"
+import json, statistics, sys
+joined, late, run = float(sys.argv[1]), sys.argv[2], sys.argv[3]
+read = lambda path: [json.loads(line) for line in open(path) if line.endswith("\n")]
+first = min(line["time"] for line in read(late + "/metrics.jsonl") if "train/grad_norm" in line) - joined
+own = [event for event in read(late + "/events.jsonl") if event["event"] == "exchange" and event["result"] == "averaged"]
+second = own[1]
+others = [event["divergence"] for event in read(run + "/events.jsonl") if event["event"] == "exchange" and
+          event["round"] == second["round"] and event["result"] == "averaged" and event["worker"] != second["worker"]]
+ratio = second["divergence"] / statistics.median(others)
+print(f"first optimizer step {first:.1f} s after exec; divergence at the second exchange {ratio:.2f} x the others' median")
+sys.exit(not (first <= 15 and ratio <= 1.5))
+PYTHON
 }
 
 case "$case_name" in
@@ -124,9 +153,11 @@ case "$case_name" in
     expect_learned_since 10
     ;;
   join)
-    launch
+    # Four replicas a stage: two that always meet each other hardly differ, and nobody could be compared with them.
+    launch --set parallelism.stages=2 --set parallelism.replicas=4 --set training.max_steps=120
     launcher=$!
     wait_for_step 10
+    joined_at=$(date +%s.%N)
     "$starling" join "$run/join.token" --name late --dir "$dir/late" --data / --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 \
       > "$dir/join.txt" 2>&1 &
     joiner=$!
@@ -136,10 +167,55 @@ case "$case_name" in
     [ "$status" = 0 ] || fail "launch ended with $status"
     wait "$joiner" || status=$?
     [ "$status" = 0 ] || { cat "$dir/join.txt"; fail "join ended with $status"; }
-    expect_end
+    expect_end 120
     grep -q '"worker":"late"' "$dir/late/metrics.jsonl" || fail "the joiner never closed a step"
     grep -q '"event":"copied"' "$dir/late/events.jsonl" || fail "the joiner did not copy a replica's state"
+    expect_good_joiner "$joined_at"
     expect_learned_since 10
+    ;;
+  relaunch)
+    # Long enough for whatever machine this is; Ctrl-C ends it.
+    launch --set training.max_steps=100000
+    launcher=$!
+    wait_for_step 10
+    kill -9 "$launcher"
+    wait "$launcher" 2>/dev/null || true
+    token=$(cat "$run/join.token")
+    mv "$dir/launch.txt" "$dir/launch-1.txt"
+    launch --set training.max_steps=100000
+    launcher=$!
+    # Who comes next is told that there is one already, with its number, and --fresh moves nothing away from under it.
+    wait_for "the second launcher" grep -q "^join with" "$dir/launch.txt"
+    for flag in "" --fresh; do
+      status=0
+      "$starling" launch "$dir/run.yaml" $flag > "$dir/third.txt" 2>&1 || status=$?
+      [ "$status" = 1 ] || fail "a third launch $flag ended with $status"
+      grep -q "has a launcher already (pid $launcher)" "$dir/third.txt" || { cat "$dir/third.txt"; fail "a third launch"; }
+    done
+    "$starling" join "$token" --name late --dir "$dir/late" --data / --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 \
+      > "$dir/join.txt" 2>&1 &
+    joiner=$!
+    pids+=("$joiner")
+    wait_for "the joiner's first step" grep -qs '"worker":"late"' "$dir/late/metrics.jsonl"
+    wait_for "step lines" grep -q "^step [0-9]*/100000 loss" "$dir/launch.txt"
+    "$starling" status "$run" > "$dir/status.txt" || fail "status fails"
+    grep -q "late" "$dir/status.txt" || { cat "$dir/status.txt"; fail "status does not know the joiner"; }
+    kill -INT "$launcher"
+    status=0
+    wait "$launcher" || status=$?
+    [ "$status" = 0 ] || fail "the second launch ended with $status"
+    wait "$joiner" || status=$?
+    [ "$status" = 0 ] || { cat "$dir/join.txt"; fail "join ended with $status"; }
+    [ "$(exit_codes)" = " 8 0 " ] || fail "exit codes are$(exit_codes)"
+    grep -q "local workers that live: w00, w01, w02, w03, w04, w05, w06, w07" "$dir/launch.txt" || fail "not adopted"
+    grep -q '"event":"launcher_returned"' "$run/events.jsonl" || fail "events.jsonl does not say so"
+    "$starling" status "$run" > "$dir/status.txt" || fail "status fails"
+    grep -q finished "$dir/status.txt" || { cat "$dir/status.txt"; fail "status does not say that the run has finished"; }
+    # Nobody is left: a new run has to be asked for.
+    status=0
+    "$starling" launch "$dir/run.yaml" > "$dir/fourth.txt" 2>&1 || status=$?
+    [ "$status" = 1 ] || fail "a launch after the end ended with $status"
+    grep -q -- "--fresh" "$dir/fourth.txt" || { cat "$dir/fourth.txt"; fail "a launch after the end"; }
     ;;
   *) fail "no such case: $case_name" ;;
 esac

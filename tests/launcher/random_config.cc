@@ -43,8 +43,8 @@ auto fields_of(const outer::OuterConfig& s) {
   return std::tie(a, b, c, d, e, f, g);
 }
 auto fields_of(const pipeline::PipelineConfig& s) {
-  const auto& [a, b, c, d, e] = s;
-  return std::tie(a, b, c, d, e);
+  const auto& [a, b, c, d, e, f] = s;
+  return std::tie(a, b, c, d, e, f);
 }
 auto fields_of(const membership::MembershipConfig& s) {
   const auto& [a, b, c] = s;
@@ -177,6 +177,7 @@ void draw_swarm(Draw& draw, RunConfig& config) {
   auto& pipeline = config.pipeline;
   pipeline.routing = draw.one_of({pipeline::Routing::adaptive, pipeline::Routing::permutation});
   pipeline.skip = draw.one_of({pipeline::Skip::on_failure, pipeline::Skip::never});
+  pipeline.takeover = draw.one_of({pipeline::Takeover::on_loss, pipeline::Takeover::never});
   if (draw.coin()) pipeline.max_in_flight = draw.from(1, 4096);
   if (draw.coin()) pipeline.max_activation_memory_bytes = draw.from(1 << 20, std::int64_t{1} << 40);
   pipeline.activation_dtype = draw.one_of({pipeline::ActivationDtype::fp32, pipeline::ActivationDtype::bf16});

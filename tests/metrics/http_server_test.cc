@@ -347,7 +347,7 @@ TEST(HttpServerAddress, APortThatTheUserSetIsAnErrorWhenTaken) {
   const auto first = HttpServer::start({.listen = "127.0.0.1:0"}, clock).value();
   const auto second = HttpServer::start({.listen = first->address()}, clock);
   ASSERT_FALSE(second);
-  EXPECT_EQ(second.error().code, ErrorCode::io);
+  EXPECT_EQ(second.error().code, ErrorCode::bad_config);
   EXPECT_THAT(second.error().message, HasSubstr(first->address() + " is in use"));
   EXPECT_THAT(second.error().message, HasSubstr("choose another port"));
 }

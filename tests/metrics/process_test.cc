@@ -60,5 +60,21 @@ TEST(ProcessUsage, ReadsAnotherProcessUntilItIsGone) {
   EXPECT_EQ(gone.error().code, ErrorCode::not_found);
 }
 
+TEST(ThreadCpu, CountsWorkOfThisThreadOnly) {
+  const double before = thread_cpu_seconds();
+  ASSERT_GT(before, 0.0);
+  // A thread that has just begun: the only one of a child.
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(thread_cpu_seconds() < before ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  volatile double sink = 1.0;
+  // Until it shows, however slow the machine and coarse its clock.
+  while (thread_cpu_seconds() < before + 0.01) {
+    for (int i = 0; i < 100'000; ++i) sink = sink * 1.0000001;
+  }
+}
+
 }  // namespace
 }  // namespace starling::metrics

@@ -23,4 +23,12 @@ inline SimWorld::Config swarm_config(std::uint64_t seed, std::int64_t stages, st
   return config;
 }
 
+// Four stages of sixteen replicas.
+inline SimWorld::Config sixty_four(std::uint64_t seed, Step max_steps) {
+  SimWorld::Config config = swarm_config(seed, 4, 16, max_steps);
+  config.worker.training.microbatches = 4;
+  config.compute.forward_seconds = 0.05;
+  return config;
+}
+
 }  // namespace starling::trainer

@@ -1,11 +1,12 @@
 // The whole control plane in virtual time: real Workers, deciders and codecs over a simulated network and device.
+//
+// STARLING_SIM_LOG=1 prints the whole history of a run; STARLING_SIM_SEED=n replays one seed; STARLING_SIM_SEEDS=n runs n
+// of them instead of the few that fit into a short test; STARLING_SIM_TABLE=1 prints a line per run.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <iostream>
-#include <optional>
-#include <sstream>
 
+#include "tests/sim/scenario.h"
 #include "tests/sim/swarm_config.h"
 
 namespace starling::trainer {
@@ -13,61 +14,48 @@ namespace {
 
 using namespace std::chrono_literals;
 
-Step reached(const SimWorld& world) {
-  Step most = 0;
-  for (const auto& node : world.nodes()) {
-    if (!node->steps.empty()) most = std::max(most, node->steps.back().step);
+// The step clock's own simulation gave 0.62 to 0.87 of the ideal in exact mode. Permutation keeps that; adaptive routing
+// stays below it while a step has few microbatches (trainer/worker/README.md).
+constexpr double adaptive_least = 0.45;
+
+std::vector<Outcome> play_all(std::string_view name, std::uint64_t count) {
+  std::vector<Outcome> out;
+  for (const std::uint64_t seed : seeds(count)) {
+    Scenario scenario = named(name, seed);
+    add_log(scenario.config);
+    out.push_back(play(scenario));
+    if (table_wanted()) std::cout << to_string(out.back()) << std::endl;
+    EXPECT_TRUE(out.back().problems.empty()) << name << ", " << to_string(out.back());
   }
-  return most;
-}
-
-// Everybody who was not killed or stopped for good has ended with "finished", after the last step.
-void expect_good_end(const SimWorld& world, Step max_steps) {
-  for (const std::string& violation : world.violations()) ADD_FAILURE() << violation;
-  for (const auto& node : world.nodes()) {
-    if (!node->exit) continue;
-    EXPECT_EQ(static_cast<int>(node->exit->exit), static_cast<int>(Worker::Exit::finished))
-        << node->name << ": " << node->exit->why;
-  }
-  EXPECT_EQ(reached(world), max_steps);
-}
-
-std::string summary(const SimWorld& world) {
-  const WorkerCounters totals = world.totals();
-  std::ostringstream out;
-  out << "t " << seconds(world.now().time_since_epoch()) << " completed " << totals.completed << " with skips "
-      << totals.completed_with_skips << " dropped " << totals.dropped << " rerouted " << totals.rerouted << " averaged "
-      << totals.rounds_averaged << " solo " << totals.rounds_solo << " odd " << totals.rounds_solo_odd << " takeovers "
-      << totals.takeovers << " copies " << totals.copies << " events " << world.events();
-  return out.str();
-}
-
-// STARLING_SIM_LOG=1 prints the whole history of one run; STARLING_SIM_SEED=n replays one seed; STARLING_SIM_SEEDS=n runs
-// n of them instead of the few that fit into a short test; STARLING_SIM_TABLE=1 prints a line per seed.
-void add_log(SimWorld::Config& config) {
-  if (std::getenv("STARLING_SIM_LOG") != nullptr) config.log = [](const std::string& line) { std::cerr << line << "\n"; };
-}
-
-std::vector<std::uint64_t> seeds(std::uint64_t count) {
-  if (const char* one = std::getenv("STARLING_SIM_SEED")) return {std::strtoull(one, nullptr, 10)};
-  if (const char* more = std::getenv("STARLING_SIM_SEEDS")) count = std::strtoull(more, nullptr, 10);
-  std::vector<std::uint64_t> out;
-  for (std::uint64_t seed = 1; seed <= count; ++seed) out.push_back(seed);
   return out;
 }
 
 TEST(Swarm, AHealthyRunEndsEverywhereWithoutASkip) {
-  for (const std::uint64_t seed : seeds(3)) {
-    SimWorld::Config config = swarm_config(seed, 4, 2, 40);
-    add_log(config);
-    SimWorld world(config);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 600s)) << "seed " << seed;
-    expect_good_end(world, 40);
-    const WorkerCounters totals = world.totals();
-    EXPECT_EQ(totals.completed_with_skips, 0) << "seed " << seed << ": " << summary(world);
-    EXPECT_EQ(totals.dropped, 0) << "seed " << seed;
-    EXPECT_EQ(totals.rounds_solo, 0) << "seed " << seed << ": " << summary(world);
-    EXPECT_LT(totals.rerouted, totals.completed / 100) << "seed " << seed << ": " << summary(world);
+  for (const Outcome& outcome : play_all("healthy", 3)) {
+    const WorkerCounters& totals = outcome.totals;
+    EXPECT_EQ(totals.completed_with_skips, 0) << to_string(outcome);
+    EXPECT_EQ(totals.dropped, 0) << to_string(outcome);
+    EXPECT_EQ(totals.rounds_solo, 0) << to_string(outcome);
+    EXPECT_EQ(outcome.measured.double_forwards, 0) << to_string(outcome);
+    EXPECT_LT(totals.rerouted, totals.completed / 100) << to_string(outcome);
+    EXPECT_LE(outcome.measured.largest_skew, 1) << to_string(outcome);
+    EXPECT_GE(outcome.throughput, adaptive_least) << to_string(outcome);
+  }
+}
+
+TEST(Swarm, PermutationKeepsEqualMachinesBusy) {
+  for (const Outcome& outcome : play_all("healthy, permutation", 2)) {
+    EXPECT_LE(outcome.measured.largest_skew, 1) << to_string(outcome);
+    EXPECT_GE(outcome.throughput, 0.62) << to_string(outcome);
+    EXPECT_LE(outcome.throughput, 0.87) << to_string(outcome);
+  }
+}
+
+TEST(Swarm, SpeedsOfOneToTenStayInStepAndNearTheIdeal) {
+  for (const Outcome& outcome : play_all("speeds 1x to 10x", 2)) {
+    EXPECT_LE(outcome.measured.largest_skew, 4) << to_string(outcome);
+    EXPECT_GE(outcome.throughput, adaptive_least) << to_string(outcome);
+    EXPECT_LE(outcome.throughput, 1.0) << to_string(outcome);
   }
 }
 
@@ -83,56 +71,34 @@ TEST(Swarm, TheSameSeedGivesTheSameHistory) {
   EXPECT_NE(history(7), history(8));
 }
 
-// All live nodes believe the same of everybody.
-void expect_equal_views(const SimWorld& world, std::uint64_t seed) {
-  std::optional<std::string> first;
-  for (const auto& node : world.nodes()) {
-    if (!node->worker || node->paused) continue;
-    const std::string view = SimWorld::view_text(*node);
-    if (!first) first = view;
-    EXPECT_EQ(view, *first) << "seed " << seed << ", " << node->name;
+TEST(Swarm, HalfOfTheWorkersDieAtOnce) { play_all("half killed", 3); }
+
+TEST(Swarm, HalfOfTheWorkersStopAtOnce) { play_all("half stopped", 3); }
+
+TEST(Swarm, EveryReplicaOfAMiddleStageDies) {
+  for (const Outcome& outcome : play_all("a middle stage killed", 2)) {
+    EXPECT_GT(outcome.totals.completed_with_skips, 0) << "until somebody takes it over, it is skipped";
   }
 }
 
-TEST(Swarm, HalfOfTheWorkersDieAtOnceAndTheRunReachesItsEnd) {
-  for (const std::uint64_t seed : seeds(4)) {
-    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
-    config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 40s);
-    add_log(config);
-    SimWorld world(config);
-    world.run_until(TimePoint{} + 100s);
-    expect_equal_views(world, seed);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
-    expect_good_end(world, 60);
-    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
+TEST(Swarm, EveryReplicaOfStageZeroDies) { play_all("stage 0 killed", 2); }
+
+TEST(Swarm, AWorkerJoinsInTheMiddle) { play_all("a joiner", 2); }
+
+TEST(Swarm, TheObserverDies) {
+  for (const Outcome& outcome : play_all("the observer killed", 2)) {
+    EXPECT_EQ(outcome.totals.dropped, 0) << "nobody notices: " << to_string(outcome);
   }
 }
+
+TEST(Swarm, WorkersComeAndGo) { play_all("a minute of churn", 2); }
 
 TEST(Swarm, HalfOfSixtyFourWorkersDieAtOnce) {
-  for (const std::uint64_t seed : seeds(1)) {
-    SimWorld::Config config = swarm_config(seed, 4, 16, 20);
-    config.worker.training.microbatches = 4;
-    config.faults = sim::half_killed_at_once(seed, config.workers, TimePoint{} + 10s);
-    add_log(config);
-    SimWorld world(config);
-    world.run_until(TimePoint{} + 70s);
-    expect_equal_views(world, seed);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
-    expect_good_end(world, 20);
-    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
-  }
+  for (const Outcome& outcome : play_all("64 workers, half killed", 1)) EXPECT_TRUE(outcome.views_compared);
 }
 
-TEST(Swarm, HalfOfTheWorkersStopAtOnceAndTheRunReachesItsEnd) {
-  for (const std::uint64_t seed : seeds(4)) {
-    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
-    config.faults = sim::half_paused(seed, config.workers, TimePoint{} + 40s, 60s);
-    add_log(config);
-    SimWorld world(config);
-    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << summary(world) << "\n" << world.describe();
-    expect_good_end(world, 60);
-    if (std::getenv("STARLING_SIM_TABLE") != nullptr) std::cout << "seed " << seed << ": " << summary(world) << "\n";
-  }
+TEST(Swarm, HalfOfSixtyFourWorkersStopAtOnce) {
+  for (const Outcome& outcome : play_all("64 workers, half stopped", 1)) EXPECT_TRUE(outcome.views_compared);
 }
 
 }  // namespace

@@ -111,9 +111,10 @@ struct JobRunner::State {
   }
 
   JobResult run(const Encode& job) {
-    const std::span<const float> part = job.part == StatePart::phi      ? slow->phi()
-                                        : job.part == StatePart::adam_m ? model->adam_m()
-                                                                        : model->adam_v();
+    const std::span<const float> part = job.part == StatePart::phi        ? slow->phi()
+                                        : job.part == StatePart::momentum ? slow->momentum()
+                                        : job.part == StatePart::adam_m   ? model->adam_m()
+                                                                          : model->adam_v();
     return StateMade{.bytes = encode_values(part, job.encoding)};
   }
 
@@ -133,20 +134,22 @@ struct JobRunner::State {
     if (job.phi) phi = read("phi", *job.phi);
     if (!out.error && job.adam_m) adam.m = read("adam_m", *job.adam_m);
     if (!out.error && job.adam_v) adam.v = read("adam_v", *job.adam_v);
+    std::vector<float> momentum;
+    if (!out.error && job.momentum) momentum = read("momentum", *job.momentum);
     if (out.error) return out;
     if (!job.phi) phi = draw_parameters(config.model, config.cut[stage], job.stage, config.seed);
-    become(job.stage, std::move(phi), adam);
+    become(job.stage, std::move(phi), std::move(momentum), adam);
     return out;
   }
 
   JobResult run(const LoadFromNeighbours& job) {
     Result<std::vector<float>> phi = average_of_neighbours(config.model, config.cut, job);
     if (!phi) return Loaded{.stage = job.stage, .error = phi.error().message};
-    become(job.stage, std::move(*phi), {});
+    become(job.stage, std::move(*phi), {}, {});
     return Loaded{.stage = job.stage, .error = std::nullopt};
   }
 
-  void become(Stage stage, std::vector<float> phi, const AdamState& adam) {
+  void become(Stage stage, std::vector<float> phi, std::vector<float> momentum, const AdamState& adam) {
     model.emplace(StageConfig{.model = config.model,
                               .layers = config.cut[static_cast<std::size_t>(stage)],
                               .stage = stage,
@@ -154,7 +157,7 @@ struct JobRunner::State {
                               .optimizer = config.optimizer,
                               .max_grad_norm = config.training.max_grad_norm},
                   phi, adam);
-    slow.emplace(std::move(phi));
+    slow.emplace(std::move(phi), std::move(momentum));
   }
 };
 

@@ -39,6 +39,8 @@ class Joiner {
   void tick(TimePoint now);
   TimePoint next_deadline() const { return outcome_ ? never : knock_at_; }
 
+  // Why nobody has opened yet, for a person; empty: no answer came at all.
+  const std::string& last_refusal() const { return last_refusal_; }
   // Unset while it knocks. Errors: unauthenticated (final at the first seed that says so), unreachable.
   const std::optional<Result<Credentials::Welcome>>& outcome() const { return outcome_; }
 

@@ -7,8 +7,6 @@
 namespace starling::trainer {
 namespace {
 
-constexpr std::size_t most_violations = 20;
-
 NodeId make_id(std::uint64_t seed, std::uint64_t number) {
   NodeId id;
   for (std::uint64_t word = 0; word < 4; ++word) {
@@ -159,17 +157,26 @@ class SimWorld::SimListener final : public Listener {
     world_.note(node_, "step", static_cast<std::uint64_t>(report.step), static_cast<std::uint64_t>(report.took.count()));
   }
   void round_finished(const RoundReport& report) override {
-    if (report.round <= node_.last_round) {
-      world_.violated(node_, fmt::format("round {} finished after round {}", report.round, node_.last_round));
-    }
-    node_.last_round = report.round;
+    world_.check_round(node_, report);
     node_.rounds.emplace_back(world_.now(), report);
     world_.note(node_, report.averaged ? "averaged" : "solo", static_cast<std::uint64_t>(report.round), 0);
   }
   void evaluated(Step step, double, std::int64_t windows, bool) override {
     world_.note(node_, "evaluated", static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(windows));
   }
-  void event(std::string_view name, const std::vector<EventField>&) override { world_.note(node_, name, 0, 0); }
+  void event(std::string_view name, const std::vector<EventField>& fields) override {
+    if (name == "woke_late") node_.woke_late = true;
+    world_.note(node_, name, 0, 0);
+    for (const EventField& field : fields) {
+      if (name == "takeover" && field.name == "weights") node_.takeovers.push_back(std::get<std::string>(field.value));
+    }
+    if (!world_.config_.log) return;
+    std::string said = fmt::format("  {} {}:", node_.name, name);
+    for (const EventField& field : fields) {
+      std::visit([&](const auto& value) { said += fmt::format(" {}={}", field.name, value); }, field.value);
+    }
+    world_.config_.log(said);
+  }
   void job_took(std::string_view, double) override {}
   void round_trip(Duration) override {}
   void reported(const NodeId&, const net::Report&) override {}
@@ -198,7 +205,12 @@ SimWorld::SimWorld(Config config)
   for (std::size_t i = 0; i < config_.workers; ++i) {
     scheduler_.after(from_seconds(0.1 + stagger.uniform()), [this, i] { start(i, 1); });
   }
-  for (const sim::Fault& fault : config_.faults) {
+  schedule(config_.faults);
+  scheduler_.after(sweep_interval, [this] { sweep(); });
+}
+
+void SimWorld::schedule(const sim::FaultPlan& faults) {
+  for (const sim::Fault& fault : faults) {
     scheduler_.at(fault.at, [this, fault] { apply(fault); });
   }
 }
@@ -214,6 +226,7 @@ void SimWorld::start(std::size_t index, Boot boot) {
   node.paused = false;
   node.boot = boot;
   node.exit.reset();
+  node.never_let_in = false;
   const auto receive = [this, index, generation](net::TransportEvent event) {
     deliver(index, generation, std::move(event));
   };
@@ -229,10 +242,14 @@ void SimWorld::start(std::size_t index, Boot boot) {
   node.listener = std::make_unique<SimListener>(*this, node);
   const Bytes certificate = credentials->certificate_for(node.id);
   node.credentials = std::move(credentials);
-  node.ledger_read = 0;
+  node.ledger_read = node.forwards_read = 0;
+  node.outer_steps = 0;
+  node.woke_late = false;
+  node.unkept.clear();
   node.body_counted.clear();
   node.head_counted.clear();
-  node.last_step = node.last_round = node.copies = 0;
+  node.last_step = node.last_round = node.copies = node.completed = 0;
+  node.in_step = false;
   if (observer) return make_worker(index, certificate);
   Joiner::Config joiner;
   for (const std::size_t seed : {nodes_.size() - 1, std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
@@ -287,6 +304,7 @@ void SimWorld::stop(Node& node) {
   ++node.generation;
   node.timer_at = never;
   node.worker.reset();
+  excuse_silence();
 }
 
 void SimWorld::apply(const sim::Fault& fault) {
@@ -300,8 +318,10 @@ void SimWorld::apply(const sim::Fault& fault) {
     case Kind::pause:
       if (!node.up || node.paused) break;
       node.paused = true;
+      node.in_step = false;
       network_.pause(node.id);
       if (node.compute) node.compute->pause();
+      excuse_silence();
       break;
     case Kind::resume:
       if (!node.up || !node.paused) break;
@@ -332,6 +352,7 @@ void SimWorld::deliver(std::size_t index, std::uint64_t generation, Worker::Even
   if (!node.up || node.generation != generation || node.paused) return;
   if (node.worker) {
     node.worker->on(std::move(event), scheduler_.now());
+    node.worker->on(Worker::Tick{}, scheduler_.now());
     return after_event(index);
   }
   if (const auto* network = std::get_if<net::TransportEvent>(&event)) {
@@ -342,6 +363,7 @@ void SimWorld::deliver(std::size_t index, std::uint64_t generation, Worker::Even
   if (!outcome) return arm(index);
   if (!*outcome) {
     node.exit = Worker::ExitReason{Worker::Exit::alone, outcome->error().message};
+    node.never_let_in = true;
     return stop(node);
   }
   make_worker(index, **outcome);
@@ -353,6 +375,7 @@ void SimWorld::after_event(std::size_t index) {
   if (node.worker->exit()) {
     node.exit = node.worker->exit();
     note(node, "exit", static_cast<std::uint64_t>(node.exit->exit), 0);
+    check_exit(node);
     // What it sent as it left still goes out; then its sockets close.
     const std::uint64_t generation = node.generation;
     scheduler_.after(std::chrono::milliseconds(200), [this, index, generation] {
@@ -386,50 +409,6 @@ void SimWorld::note(const Node& node, std::string_view what, std::uint64_t a, st
   log_hash_ = mix_seed(log_hash_, parts);
   if (config_.log) {
     config_.log(fmt::format("{:.6f} {} {} {} {}", seconds(scheduler_.now().time_since_epoch()), node.name, what, a, b));
-  }
-}
-
-void SimWorld::violated(const Node& node, const std::string& what) {
-  if (violations_.size() >= most_violations) return;
-  violations_.push_back(fmt::format("seed {} at {:.3f} s, {}: {}", config_.seed,
-                                    seconds(scheduler_.now().time_since_epoch()), node.name, what));
-}
-
-// What must hold after every event of a node.
-void SimWorld::check(Node& node) {
-  if (!node.compute) return;
-  const WorkerCounters& counters = node.worker->counters();
-  if (counters.copies + counters.takeovers != node.copies) {
-    node.copies = counters.copies + counters.takeovers;
-    node.last_step = node.last_round = 0;
-  }
-  const Step step = node.worker->clock().step();
-  largest_done_ = std::max(largest_done_, node.worker->swarm().largest_done());
-  if (step < node.last_step) violated(node, fmt::format("k went back from {} to {}", node.last_step, step));
-  if (step > 1 + largest_done_) violated(node, fmt::format("k is {} but the largest D is {}", step, largest_done_));
-  node.last_step = step;
-  check_ledger(node);
-}
-
-// Each microbatch's gradient: at most once per worker, by at most stages workers; and divided by the tokens it is of.
-void SimWorld::check_ledger(Node& node) {
-  if (!node.compute) return;
-  const auto& ledger = node.compute->ledger();
-  const std::int64_t tokens = config_.worker.training.tokens_per_microbatch();
-  for (; node.ledger_read < ledger.size(); ++node.ledger_read) {
-    const SimulatedCompute::Applied& applied = ledger[node.ledger_read];
-    for (const MicrobatchId& id : applied.body) {
-      if (!node.body_counted.insert(id).second) violated(node, "a gradient counted twice: " + to_string(id));
-      if (++added_by_[id] > config_.worker.parallelism.stages) violated(node, "too many added " + to_string(id));
-    }
-    for (const MicrobatchId& id : applied.head) {
-      if (!node.head_counted.insert(id).second) violated(node, "a loss counted twice: " + to_string(id));
-    }
-    const auto sum_of = [&](const auto& ids) { return static_cast<std::int64_t>(ids.size()) * tokens; };
-    if (applied.body_tokens != sum_of(applied.body) || applied.head_tokens != sum_of(applied.head)) {
-      violated(node, fmt::format("step {} divided by {} and {} tokens, {} and {} came", applied.step, applied.body_tokens,
-                                 applied.head_tokens, sum_of(applied.body), sum_of(applied.head)));
-    }
   }
 }
 
@@ -472,7 +451,8 @@ void add(WorkerCounters& sum, const WorkerCounters& one) {
                       &WorkerCounters::completed_with_skips, &WorkerCounters::dropped, &WorkerCounters::rerouted,
                       &WorkerCounters::rounds_averaged, &WorkerCounters::rounds_solo, &WorkerCounters::rounds_solo_odd,
                       &WorkerCounters::rounds_one_sided, &WorkerCounters::takeovers, &WorkerCounters::copies,
-                      &WorkerCounters::rejected_malformed, &WorkerCounters::late_completions}) {
+                      &WorkerCounters::rejected_malformed, &WorkerCounters::rejected_non_finite,
+                      &WorkerCounters::late_completions}) {
     sum.*member += one.*member;
   }
   for (const auto& [key, count] : one.stage_skips) sum.stage_skips[key] += count;

@@ -37,7 +37,7 @@ class SimWorld {
     SimulatedCompute::Config compute;
     std::vector<double> slowness;            // per worker; missing ones: 1
     sim::FaultPlan faults;                   // node numbers: workers from 0, joiners after them
-      // Each line of the history goes here, if set.
+    // Each line of the history goes here, if set.
     std::function<void(const std::string&)> log;
   };
   // What happened to one worker.
@@ -54,18 +54,35 @@ class SimWorld {
     std::unique_ptr<Joiner> joiner;          // until it is let in
     std::unique_ptr<Worker> worker;
     std::optional<Worker::ExitReason> exit;
+    bool never_let_in = false;               // it exits because no seed answered
     std::uint64_t generation = 0;            // of its process
     std::uint64_t timer = 0;                 // the newest timer
     TimePoint timer_at = never;
     std::vector<StepReport> steps;
     std::vector<std::pair<TimePoint, Step>> losses;   // when a step with a loss was reported
     std::vector<std::pair<TimePoint, RoundReport>> rounds;
+    std::vector<std::string> takeovers;      // where the weights of each came from
     // For the checks of this process.
-    std::size_t ledger_read = 0;
+    std::size_t ledger_read = 0, forwards_read = 0;
+    std::int64_t outer_steps = 0;            // of the device, at the end of the last round
+    bool woke_late = false;                  // since then
+    std::map<MicrobatchId, TimePoint> unkept;  // graphs on its device that no decider keeps, since when
     std::set<MicrobatchId> body_counted, head_counted;
     Step last_step = 0;
     Round last_round = 0;
     std::int64_t copies = 0;                 // copies and takeovers: the only reasons for a step or round to go back
+    std::int64_t completed = 0;
+    Stage role_stage = no_stage;             // the stage it held last
+    bool in_step = false;                    // has met the swarm's step since it started, woke or copied
+  };
+
+  // Of the whole run, for tables and bounds.
+  struct Measured {
+    Step largest_skew = 0;                   // between the k of any two workers that run and have been in step
+    // Without a microbatch completed anywhere, while an active originator ran, from the first one completed on.
+    Duration longest_silence{};
+    TimePoint silence_ended{};
+    std::int64_t double_forwards = 0;        // of one microbatch by two workers of one stage
   };
 
   explicit SimWorld(Config config);
@@ -76,6 +93,7 @@ class SimWorld {
   void run_until(TimePoint until);
   // Until every worker that is up and running has exited, or `limit`. True: all have.
   bool run_to_end(TimePoint limit);
+  const Config& config() const { return config_; }
   TimePoint now() const { return scheduler_.now(); }
 
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }   // the observer is the last one
@@ -88,9 +106,13 @@ class SimWorld {
   // One line per running node: where it stands. For the message of a failing test.
   std::string describe() const;
   void apply(const sim::Fault& fault);
+  // The same, each fault at its time. REQUIRES: none lies in the past.
+  void schedule(const sim::FaultPlan& faults);
   WorkerCounters totals() const;
+  const Measured& measured() const { return measured_; }
 
  private:
+  static constexpr Duration sweep_interval = std::chrono::seconds(1);
   class SimListener;
   class SimCredentials;
   friend class SimListener;
@@ -106,6 +128,16 @@ class SimWorld {
   void violated(const Node& node, const std::string& what);
   void check(Node& node);
   void check_ledger(Node& node);
+  void check_round(Node& node, const RoundReport& report);
+  void check_exit(const Node& node);
+  void check_timer(const Node& node);
+  void check_graphs(Node& node);
+  void sweep();
+  Duration longest_silence_allowed() const;
+  void measure_skew(Node& node, Step step);
+  void measure_silence(Node& node);
+  void excuse_silence();
+  bool runs(const Node& node) const { return node.up && !node.paused && node.worker && node.worker->active() && !node.exit; }
 
   Config config_;
   sim::Scheduler scheduler_;
@@ -115,8 +147,19 @@ class SimWorld {
   std::vector<std::string> violations_;
   std::uint64_t log_hash_ = 0;
   Step largest_done_ = 0;
+  Measured measured_;
+  TimePoint last_completed_ = never;                        // never: none yet, or no originator ran since
+  bool silence_excused_ = false;
   std::map<NodeId, net::Transport*> transports_;
-  std::map<MicrobatchId, std::int64_t> added_by_;           // how many workers added this microbatch's gradient
+  std::map<MicrobatchId, std::int64_t> added_by_;           // how many middle workers added this microbatch's gradient
+  std::set<std::pair<MicrobatchId, Stage>> forwards_;
+  struct Averaged {
+    NodeId by, with;
+    Round round;
+    Stage stage;
+  };
+  std::map<ExchangeId, std::vector<Averaged>> averaged_;
+  std::optional<std::pair<Step, Step>> ended_at_;           // least and most of the originators' last steps
   std::vector<std::unique_ptr<SimulatedCompute>> retired_;  // of crashed processes: their last jobs answer nobody
   WorkerCounters stopped_;                                  // of processes that are gone
 };

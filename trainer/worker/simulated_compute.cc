@@ -72,11 +72,12 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
   Bytes bytes(static_cast<std::size_t>(config_.activation_bytes));
   const std::uint64_t name = name_of(id);
   std::memcpy(bytes.data(), &name, sizeof name);
+  if (lie_ == Lie::wrong_size) bytes.pop_back();
   return std::make_shared<const Bytes>(std::move(bytes));
 }
 
 JobResult SimulatedCompute::run(const Begin& job) {
-  graphs_[job.microbatch] = {version_, false};
+  graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
 
@@ -84,7 +85,7 @@ JobResult SimulatedCompute::run(const Forward& job) {
   std::uint64_t name = 0;
   std::memcpy(&name, job.input->data(), sizeof name);
   STARLING_CHECK(name == name_of(job.microbatch), "an activation belongs to its header");
-  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false};
+  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
 
@@ -109,6 +110,7 @@ JobResult SimulatedCompute::run(const Loss& job) {
 JobResult SimulatedCompute::run(const Backward& job) {
   const auto graph = graphs_.find(job.microbatch);
   if (graph == graphs_.end()) return GradientMade{.microbatch = job.microbatch, .finite = false};
+  oldest_graph_steps_ = std::max(oldest_graph_steps_, steps_ - graph->second.steps);
   graphs_.erase(graph);
   body_.push_back(job.microbatch);
   return GradientMade{job.microbatch, stage_ == 0 ? nullptr : activation(job.microbatch), config_.tokens, true};
@@ -131,14 +133,21 @@ JobResult SimulatedCompute::run(const OptimizerStep& job) {
     theta_[i] += step_size * sum / static_cast<float>(std::max<std::int64_t>(1, job.body_tokens));
     adam_m_[i] += 1.0F;
   }
-  ledger_.push_back({job.step, std::exchange(body_, {}), std::exchange(head_, {}), job.body_tokens, job.head_tokens});
+  ledger_.push_back({job.step, std::exchange(body_, {}), std::exchange(head_, {}), job.body_tokens, job.head_tokens,
+                     std::exchange(oldest_graph_steps_, 0)});
   ++version_;
+  ++steps_;
   return Stepped{job.step, true, 1.0};
 }
 
-JobResult SimulatedCompute::run(const Snapshot& job) { return StateMade{slow_.snapshot(theta_, job.encoding)}; }
+JobResult SimulatedCompute::run(const Snapshot& job) {
+  const Buffer honest = slow_.snapshot(theta_, job.encoding);
+  if (lie_ != Lie::not_finite) return StateMade{honest};
+  return StateMade{std::make_shared<const Bytes>(honest->size(), std::byte{0xff})};  // NaN in every encoding
+}
 
 JobResult SimulatedCompute::run(const OuterStep& job) {
+  ++outer_steps_;
   const OuterStepped out = slow_.outer_step(theta_, job);
   theta_.assign(slow_.phi().begin(), slow_.phi().end());
   ++version_;
@@ -147,6 +156,7 @@ JobResult SimulatedCompute::run(const OuterStep& job) {
 
 JobResult SimulatedCompute::run(const Encode& job) {
   if (job.part == StatePart::phi) return StateMade{encode_values(slow_.phi(), job.encoding)};
+  if (job.part == StatePart::momentum) return StateMade{encode_values(slow_.momentum(), job.encoding)};
   return StateMade{encode_values(job.part == StatePart::adam_m ? adam_m_ : adam_v_, job.encoding)};
 }
 
@@ -166,12 +176,13 @@ JobResult SimulatedCompute::run(const Load& job) {
   auto phi = job.phi ? given(job.phi) : Result<std::vector<float>>(draw(job.stage));
   auto m = given(job.adam_m);
   auto v = given(job.adam_v);
-  for (const auto* part : {&phi, &m, &v}) {
+  auto momentum = given(job.momentum);
+  for (const auto* part : {&phi, &m, &v, &momentum}) {
     if (!*part) return Loaded{job.stage, part->error().message};
   }
   stage_ = job.stage;
   theta_ = *phi;
-  slow_ = SlowWeights(std::move(*phi));
+  slow_ = SlowWeights(std::move(*phi), std::move(*momentum));
   adam_m_ = std::move(*m);
   adam_v_ = std::move(*v);
   graphs_.clear();
@@ -182,9 +193,16 @@ JobResult SimulatedCompute::run(const Load& job) {
 }
 
 JobResult SimulatedCompute::run(const LoadFromNeighbours& job) {
-  Load load{.stage = job.stage};
-  load.phi = job.left;
-  return run(load);
+  // Every stage has the same values here, so the mean is that of the arrays.
+  auto phi = decode_part(job.left, config_.values);
+  if (!phi) return Loaded{job.stage, phi.error().message};
+  if (job.right) {
+    const auto right = decode_part(*job.right, config_.values);
+    if (!right) return Loaded{job.stage, right.error().message};
+    const auto weight = static_cast<float>(job.left_weight);
+    for (std::size_t i = 0; i < phi->size(); ++i) (*phi)[i] = weight * (*phi)[i] + (1.0F - weight) * (*right)[i];
+  }
+  return run(Load{.stage = job.stage, .phi = EncodedPart{encode_values(*phi, Encoding::fp32), Encoding::fp32}});
 }
 
 }  // namespace starling::trainer

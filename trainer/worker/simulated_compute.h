@@ -35,6 +35,13 @@ class SimulatedCompute final : public Compute {
     std::vector<MicrobatchId> head;
     std::int64_t body_tokens = 0;        // as the worker divided
     std::int64_t head_tokens = 0;
+    std::int64_t oldest_graph_steps = 0; // optimizer steps between a microbatch's forward and backward, the most
+  };
+  struct Graph {
+    std::uint64_t version = 0;           // of the weights at its forward
+    bool loss_done = false;
+    TimePoint made_at{};
+    std::int64_t steps = 0;              // optimizer steps that were made before
   };
   using Answer = std::function<void(Completion)>;
 
@@ -47,17 +54,19 @@ class SimulatedCompute final : public Compute {
   // A stopped process: what is done comes out when it goes on.
   void pause() { paused_ = true; }
   void resume();
+  // What this node hands to others from now on: activations and gradients of a wrong size, or an exchange with NaN in it.
+  enum class Lie { none, wrong_size, not_finite };
+  void set_lie(Lie lie) { lie_ = lie; }
 
   const std::vector<Applied>& ledger() const { return ledger_; }
   const std::vector<float>& theta() const { return theta_; }
   std::span<const float> phi() const { return slow_.phi(); }
-  std::size_t graphs() const { return graphs_.size(); }
+  const std::map<MicrobatchId, Graph>& graphs() const { return graphs_; }
+  // Microbatches whose training forward ran here, in order.
+  const std::vector<MicrobatchId>& forwards() const { return forwards_; }
+  std::int64_t outer_steps() const { return outer_steps_; }
 
  private:
-  struct Graph {
-    std::uint64_t version = 0;           // of the weights at its forward
-    bool loss_done = false;
-  };
   JobResult run(const Begin& job);
   JobResult run(const Forward& job);
   JobResult run(const Loss& job);
@@ -80,6 +89,7 @@ class SimulatedCompute final : public Compute {
   ComputeSizes sizes_;
   double slowness_ = 1.0;
   bool paused_ = false;
+  Lie lie_ = Lie::none;
   TimePoint free_at_{};
   std::vector<Completion> waiting_;      // done while paused
 
@@ -91,6 +101,10 @@ class SimulatedCompute final : public Compute {
   std::vector<MicrobatchId> body_;       // accumulated since the last step
   std::vector<MicrobatchId> head_;
   std::vector<Applied> ledger_;
+  std::vector<MicrobatchId> forwards_;
+  std::int64_t steps_ = 0;
+  std::int64_t outer_steps_ = 0;
+  std::int64_t oldest_graph_steps_ = 0;  // of body_
 };
 
 }  // namespace starling::trainer

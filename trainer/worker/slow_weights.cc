@@ -73,7 +73,11 @@ bool all_finite(std::span<const float> values) {
   return true;
 }
 
-SlowWeights::SlowWeights(std::vector<float> phi) : phi_(std::move(phi)), momentum_(phi_.size(), 0.0F) {}
+SlowWeights::SlowWeights(std::vector<float> phi, std::vector<float> momentum)
+    : phi_(std::move(phi)), momentum_(std::move(momentum)) {
+  STARLING_CHECK(momentum_.empty() || momentum_.size() == phi_.size(), "momentum of another stage");
+  momentum_.resize(phi_.size(), 0.0F);
+}
 
 std::vector<float> SlowWeights::delta_of(std::span<const float> theta) const {
   STARLING_CHECK(theta.size() == phi_.size(), "weights of another stage");

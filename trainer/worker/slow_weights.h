@@ -28,10 +28,11 @@ bool all_finite(std::span<const float> values);
 
 class SlowWeights {
  public:
-  // Outer momentum zero, no snapshot.
-  explicit SlowWeights(std::vector<float> phi);
+  // No snapshot. `momentum`: of the outer step, as long as phi; empty: zero.
+  explicit SlowWeights(std::vector<float> phi, std::vector<float> momentum = {});
 
   std::span<const float> phi() const { return phi_; }
+  std::span<const float> momentum() const { return momentum_; }
 
   // phi, then delta = theta - phi; the delta is kept for this round's outer step.
   Buffer snapshot(std::span<const float> theta, Encoding encoding);

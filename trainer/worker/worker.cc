@@ -48,6 +48,15 @@ pipeline::Originator::Config originator_config(const WorkerConfig& config, const
           .last_step = config.last_step()};
 }
 
+// Who never skips waits for a partner too.
+outer::Exchange::Config exchange_config(const WorkerConfig& config) {
+  outer::Exchange::Config out{.outer = config.outer, .seed = config.seed};
+  if (config.pipeline.skip == pipeline::Skip::never) {
+    out.min_wait = out.min_silence = out.min_transfer_wait = std::chrono::minutes(10);
+  }
+  return out;
+}
+
 }  // namespace
 
 membership::Record Worker::first_record(const Self& self, const net::Transport& transport) {
@@ -74,7 +83,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
             env_.random.stream("membership"), now),
       admission_({.stages = config_.parallelism.stages}),
       bulk_(bulk_config(config_), self_.id, self_.boot),
-      exchange_({.outer = config_.outer, .seed = config_.seed}, self_.id, self_.boot),
+      exchange_(exchange_config(config_), self_.id, self_.boot),
       catch_up_({}, self_.id, self_.boot),
       in_flight_(config_.pipeline.skip == pipeline::Skip::never ? InFlight::Deadlines::off : InFlight::Deadlines::on),
       originator_(originator_config(config_, self_)),
@@ -96,6 +105,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
                         .deadlines = waits ? StageStep::Deadlines::off : StageStep::Deadlines::on,
                         .local_steps = config_.outer.local_steps,
                         .last_step = config_.last_step(),
+                        .least_workers = waits ? config_.start_workers() : 0,
                         .memory_bytes = config_.memory_bytes},
       now);
   report_at_ = now + report_interval;
@@ -108,6 +118,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
     record_.certificate = std::get<Bytes>(self_.admission);
     record_.standing = membership::Standing::active;
     publish(View::SelfChanged::Kind::important);
+    for (const Bytes& record : self_.known) feed(View::UpdateCame{{net::Update::Kind::record, record}});
   }
   drain();
 }
@@ -127,14 +138,14 @@ void Worker::on(Event event, TimePoint now) {
         } else if constexpr (std::is_same_v<E, ComputeDone>) {
           done(std::move(e.completion));
         } else if constexpr (std::is_same_v<E, LeaveWished>) {
-          leave(Exit::left, "asked to leave");
+          leave(Exit::left, "left, as asked");
         } else if constexpr (std::is_same_v<E, FinishWished>) {
           finish_wished(e.statement);
+        } else {
+          tick();
         }
       },
       std::move(event));
-  drain();
-  tick();
   drain();
 }
 
@@ -207,6 +218,10 @@ void Worker::bulk_frame(const net::Received& event) {
     return;
   }
   feed(View::HeardFrom{event.from});
+  if (chunk->offer) {
+    feed(Bulk::OfferCame{event.from, *chunk->offer});
+    drain();  // taken or refused before its bytes are looked at
+  }
   feed(Bulk::ChunkCame{*chunk});
 }
 
@@ -321,6 +336,7 @@ void Worker::feed(InFlight::Event event) { enqueue(in_flight_.on(event, now_)); 
 void Worker::feed(Originator::Event event) { enqueue(originator_.on(event, swarm(), originator_clock(), now_)); }
 void Worker::feed(RunEnd::Event event) { enqueue(run_end_.on(event, swarm(), stage_step_->step(), now_)); }
 void Worker::feed_placement(Placement::Event event) {
+  if (config_.pipeline.takeover == pipeline::Takeover::never) return;
   const bool free = life_ == Life::active && !copying_stage_ && !stage_step_->ended() && swarm().largest_done() > 0;
   enqueue(placement_.on(event, swarm(), stage_, free ? Placement::MayMove::yes : Placement::MayMove::no, now_));
 }
@@ -346,6 +362,16 @@ void Worker::swarm_changed() {
     feed_placement(Placement::Look{});
   }
   feed(RunEnd::Look{});
+}
+
+std::uint64_t Worker::accounted_bytes() const {
+  std::uint64_t total = bulk_.receiving_bytes();
+  for (const auto& [stage, versions] : backups_) {
+    for (const auto& [part, buffer] : versions) total += buffer->size();
+  }
+  if (env_.compute == nullptr) return total;
+  const auto activation = static_cast<std::uint64_t>(env_.compute->sizes().activation_bytes);
+  return total + static_cast<std::uint64_t>(stage_step_->kept_bytes()) + (inputs_.size() + outputs_.size()) * activation;
 }
 
 std::string Worker::waiting_for() const {
@@ -396,7 +422,7 @@ void Worker::pump() {
       inputs_.erase(it);
     }
     ++on_device_;
-    const MicrobatchJob what{next->header, next->work};
+    const MicrobatchJob what{next->header, next->work, next->visit};
     switch (next->work) {
       case pipeline::Work::begin: submit(Begin{id, slot_, pass}, what); break;
       case pipeline::Work::forward: submit(Forward{id, input, pass}, what); break;
@@ -422,10 +448,11 @@ void Worker::done(Completion completion) {
 void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
   --on_device_;
   StageStep::Computed computed{.microbatch = job.header.id,
+                               .visit = job.visit,
                                .work = job.work,
                                .purpose = job.header.purpose,
                                .compute_seconds = completion.compute_seconds};
-  const bool wanted = stage_step_->keeps(job.header.id);
+  const bool wanted = stage_step_->keeps(job.header.id, job.visit);
   if (!wanted) ++counters_.late_completions;
   const char* phase = job.work == pipeline::Work::backward ? "backward" : "forward";
   env_.listener.job_took(phase, completion.compute_seconds);

@@ -60,6 +60,7 @@ class Worker {
     std::string http;
     // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
     std::variant<Credentials::Welcome, Bytes> admission;
+    std::vector<Bytes> known = {};       // an observer that comes back: signed records of members, to be asked for news
   };
   // The record of a node that has no stage yet: for its join request.
   static membership::Record first_record(const Self& self, const net::Transport& transport);
@@ -78,6 +79,8 @@ class Worker {
   struct FinishWished {                  // Ctrl-C on the launcher: the owner's signed statement
     Bytes statement;
   };
+  // Deadlines are looked at here alone, once all that came has been handed over: after a pause of this process the answers
+  // that wait for it are read before anybody is called late.
   struct Tick {};
   using Event = std::variant<net::TransportEvent, ComputeDone, LeaveWished, FinishWished, Tick>;
 
@@ -103,14 +106,19 @@ class Worker {
 
   const membership::Swarm& swarm() const { return view_.swarm(); }
   const pipeline::StageStep& clock() const { return *stage_step_; }
+  const pipeline::Originator& originator() const { return originator_; }
   const WorkerCounters& counters() const { return counters_; }
   // What is missing before training starts, for a person; empty: nothing, or not ours to know.
   std::string waiting_for() const;
   Stage stage() const { return stage_; }
   bool active() const { return life_ == Life::active; }
   const membership::Record& record() const { return record_; }
+  // Of up to `limit` active members other than this node: for another start of it.
+  std::vector<Bytes> signed_members(std::size_t limit) const { return view_.signed_active(limit); }
   bool saw_finished() const { return run_end_.saw_finished(); }
   std::size_t outputs_kept() const { return outputs_.size(); }
+  // Memory that is known to be ours and comes and goes: what is kept for microbatches, transfers, copies for others.
+  std::uint64_t accounted_bytes() const;
 
  private:
   using View = membership::View;
@@ -158,6 +166,7 @@ class Worker {
   struct MicrobatchJob {
     Header header;
     pipeline::Work work;
+    std::uint64_t visit = 0;
   };
   struct StepJob {
     StepReport report;
@@ -176,13 +185,13 @@ class Worker {
     NodeId to;
     net::StatePart part;
   };
-  enum class WeightsFrom { seed, donor };
+  enum class WeightsFrom { seed, donor, neighbours };
   struct LoadJob {
     Stage stage;
     WeightsFrom from;
   };
-  struct DropJob {};
-  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, DropJob>;
+  struct Unanswered {};                  // its answer says nothing that is not known
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, Unanswered>;
   void submit(Job job, JobFor what);
   void pump();
   void done(Completion completion);
@@ -193,7 +202,7 @@ class Worker {
   void finished(const BackupJob& job, const Completion& completion);
   void finished(const ServeJob& job, const Completion& completion);
   void finished(const LoadJob& job, const Completion& completion);
-  void finished(const DropJob& job, const Completion& completion);
+  void finished(const Unanswered& job, const Completion& completion);
 
   // ---- deciders, fed and drained
   void feed(View::Event event);
@@ -238,6 +247,8 @@ class Worker {
   // ---- worker_pipeline.cc
   void carry_out(const Bulk::SendControl& action);
   void carry_out(const Bulk::SendChunk& action);
+  const Bulk::SendChunk* next_chunk_of(const net::Offer& offer) const;
+  void send_bulk(const NodeId& to, Bytes frame, std::uint64_t payload_bytes);
   void carry_out(const Bulk::OfferAnnounced& action);
   void carry_out(const Bulk::Delivered& action);
   void carry_out(const Bulk::ReceiveFailed& action);
@@ -302,7 +313,9 @@ class Worker {
   void begin_loading();
   void copy(CopyFor purpose, Stage stage, CatchUp::From from);
   void draw_weights(Stage stage);
-  void took_over_or_joined(Stage stage, Step donor_step, Duration tau, std::int64_t adam_steps);
+  void restore_without_copy(Stage stage);
+  void load_neighbours(Stage asked);
+  void took_over_or_joined(Stage stage, WeightsFrom from, Step donor_step, Duration tau, std::int64_t adam_steps);
   void become_active(Stage stage, Step step, Duration tau, std::int64_t adam_steps);
   void drop_everything();
   void serve(const NodeId& to, const net::StateRequest& request);
@@ -365,17 +378,27 @@ class Worker {
   std::map<MicrobatchId, std::uint64_t> bypassed_;           // own: hops around which the gradient went from here
   std::map<MicrobatchId, std::vector<net::Hop>> planned_;    // own: whom to tell when it is given up
   std::map<TransferId, net::Offer> offers_;   // offered, not yet taken or refused
+  std::optional<TransferId> first_chunk_sent_;  // with its Offer; the action that sends it comes next
 
   // the step
   double loss_sum_ = 0.0;
   std::int64_t loss_tokens_ = 0;
   std::int64_t adam_steps_ = 0;
+  double gradient_norm_ = 0.0;           // of the last step, before clipping
   TimePoint round_ended_at_{};
   std::optional<double> divergence_;     // of the exchange that is ending
 
   // copies
   CopyFor copy_for_ = CopyFor::joining;
   std::optional<Stage> copying_stage_;
+  struct Neighbour {
+    EncodedPart phi;
+    double gradient_norm = 0.0;
+  };
+  struct Neighbours {
+    std::optional<Neighbour> left, right;
+  };
+  std::optional<Neighbours> neighbours_;  // of copying_stage_, while they are asked for in its stead
   std::map<Stage, std::deque<std::pair<net::BackupPart, Buffer>>> backups_;  // newest two each
   int serving_ = 0;                      // state parts being encoded for others
 

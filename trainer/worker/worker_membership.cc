@@ -25,7 +25,9 @@ void Worker::welcomed(const Credentials::Welcome& welcome) {
   publish(View::SelfChanged::Kind::important);
   for (const Bytes& bytes : welcome.records) feed(View::UpdateCame{{net::Update::Kind::record, bytes}});
   drain();
-  env_.listener.event("join", {{"name", self_.name}, {"stage", static_cast<std::int64_t>(stage_)}});
+  env_.listener.event("join", {{"name", self_.name},
+                               {"stage", static_cast<std::int64_t>(stage_)},
+                               {"slot", static_cast<std::int64_t>(slot_)}});
   if (is_worker()) {
     begin_loading();
   } else {
@@ -45,6 +47,7 @@ void Worker::carry_out(const View::PeerChanged& action) {
     env_.transport.admit(action.peer);
     env_.transport.set_endpoints(action.peer, peer->record.endpoints);
   }
+  if (!action.before && env_.credentials.may_admit()) feed(Admission::MemberSeen{action.peer});
   const auto gone = [](membership::PeerState state) {
     return state == membership::PeerState::dead || state == membership::PeerState::left;
   };

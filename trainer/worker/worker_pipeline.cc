@@ -5,6 +5,7 @@
 // hops in reverse; a hop that is gone is bypassed, as its blocks are residual: the gradient goes on unchanged.
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "trainer/worker/worker.h"
 
@@ -77,13 +78,38 @@ void Worker::carry_out(const StageStep::Drop& action) {
   if (own) feed(Originator::Lost{action.microbatch});
 }
 
-void Worker::carry_out(const Bulk::SendControl& action) { send(action.to, action.message); }
+// An Offer whose first bytes follow at once travels with them, in one frame.
+void Worker::carry_out(const Bulk::SendControl& action) {
+  if (const auto* offer = std::get_if<net::Offer>(&action.message)) {
+    if (const Bulk::SendChunk* first = next_chunk_of(*offer)) {
+      Bytes frame = net::encode_offered_chunk(*offer, ByteView(*first->buffer).first(first->bytes));
+      if (!frame.empty()) {
+        first_chunk_sent_ = offer->transfer;
+        return send_bulk(action.to, std::move(frame), first->bytes);
+      }
+    }
+  }
+  send(action.to, action.message);
+}
+
+const net::Bulk::SendChunk* Worker::next_chunk_of(const net::Offer& offer) const {
+  if (queue_.empty()) return nullptr;
+  const auto* next = std::get_if<Bulk::Action>(&queue_.front());
+  const auto* chunk = next == nullptr ? nullptr : std::get_if<Bulk::SendChunk>(next);
+  return chunk != nullptr && chunk->transfer == offer.transfer && chunk->offset == 0 ? chunk : nullptr;
+}
 
 void Worker::carry_out(const Bulk::SendChunk& action) {
+  if (action.offset == 0 && std::exchange(first_chunk_sent_, std::nullopt) == action.transfer) return;
   const ByteView all(*action.buffer);
-  Bytes frame = net::encode_chunk(action.transfer, action.offset, all.subspan(action.offset, action.bytes));
+  send_bulk(action.to, net::encode_chunk(action.transfer, action.offset, all.subspan(action.offset, action.bytes)),
+            action.bytes);
+}
+
+void Worker::send_bulk(const NodeId& to, Bytes frame, std::uint64_t payload_bytes) {
   ++counters_.messages_sent;
-  env_.transport.send(action.to, net::Lane::bulk, std::move(frame));
+  counters_.sent_bytes[WorkerCounters::control] += static_cast<std::int64_t>(frame.size() - payload_bytes);
+  env_.transport.send(to, net::Lane::bulk, std::move(frame));
 }
 
 void Worker::carry_out(const Bulk::Delivered& action) {
@@ -350,11 +376,11 @@ void Worker::free_microbatch(const MicrobatchId& id) {
     outputs_.erase(Key{id, direction});
     upstream_.erase(Key{id, direction});
   }
-  submit(DropKept{id}, DropJob{});
+  submit(DropKept{id}, Unanswered{});
   if (eval_ && id.originator == self_.id && eval_->out.erase(id.index) > 0) start_eval_windows();
 }
 
-void Worker::finished(const DropJob&, const Completion&) {}
+void Worker::finished(const Unanswered&, const Completion&) {}
 
 void Worker::carry_out(const Originator::Start& action) {
   began_[action.microbatch] = now_;

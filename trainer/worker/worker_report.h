@@ -64,6 +64,7 @@ struct RoundReport {
   bool averaged = false;
   std::string cause;                        // of a solo round
   std::optional<NodeId> partner;
+  std::optional<ExchangeId> exchange;       // that met the partner
   std::optional<double> divergence;
   Duration took{};
 };

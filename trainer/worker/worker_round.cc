@@ -7,13 +7,15 @@ namespace starling::trainer {
 namespace {
 
 constexpr Duration tau_before_first_step = std::chrono::seconds(1);
-constexpr int most_serving = 6;                       // state parts under way to others at once
+constexpr int most_serving = 8;                       // state parts under way to others at once
 constexpr std::size_t versions_kept = 2;              // of each stage's backup
 constexpr std::size_t most_backups_said = 8;
 constexpr std::size_t outcomes_said = 2;
 constexpr std::size_t eval_windows_at_once = 4;
 constexpr Duration eval_window_age = std::chrono::seconds(20);
 constexpr Duration eval_at_most = std::chrono::seconds(30);
+constexpr std::uint8_t all_parts = 15;                // of a state: phi, adam_m, adam_v, momentum
+constexpr std::uint8_t only_phi = 1;
 
 std::string_view name_of(outer::Exchange::SoloCause cause) {
   using Cause = outer::Exchange::SoloCause;
@@ -68,7 +70,7 @@ void Worker::finished(const StepJob& job, const Completion& completion) {
   if (stepped->applied) {
     ++counters_.optimizer_steps;
     ++adam_steps_;
-    report.gradient_norm = stepped->gradient_norm;
+    report.gradient_norm = gradient_norm_ = stepped->gradient_norm;
   } else {
     ++counters_.rejected_non_finite;
     env_.listener.event("gradient_not_finite", {{"step", static_cast<std::int64_t>(stepped->step)}});
@@ -162,6 +164,8 @@ void Worker::finished(const OuterJob& job, const Completion& completion) {
 
 void Worker::carry_out(const Exchange::RoundFinished& action) {
   const bool none = config_.outer.algorithm == outer::Algorithm::none;
+  // Nobody averages: phi follows theta, so that copies and backups hold what was learnt.
+  if (none) submit(OuterStep{.others = {}, .encoding = exchange_encoding(), .alpha = 0.0, .beta = 1.0, .gamma = 0.0}, Unanswered{});
   if (action.averaged) {
     ++counters_.rounds_averaged;
   } else if (!none) {
@@ -174,6 +178,7 @@ void Worker::carry_out(const Exchange::RoundFinished& action) {
   report.round = action.round;
   report.averaged = action.averaged;
   report.partner = action.partner;
+  if (!action.outcome.exchange.proposer.is_null()) report.exchange = action.outcome.exchange;
   report.divergence = divergence_;
   report.took = now_ - round_ended_at_;
   if (!action.averaged) report.cause = name_of(action.cause);
@@ -253,10 +258,11 @@ void Worker::serve(const NodeId& to, const net::StateRequest& request) {
     info.round = stage_step_->round();
     info.tau = stage_step_->tau().value_or(Duration::zero());
     info.adam_steps = adam_steps_;
-    info.parts = request.parts & 7;
+    info.parts = request.parts & all_parts;
     info.closed_any = stage_step_->step() > 1;
+    info.gradient_norm = gradient_norm_;
     send(to, info);
-    for (const StatePart part : {StatePart::phi, StatePart::adam_m, StatePart::adam_v}) {
+    for (const StatePart part : {StatePart::phi, StatePart::adam_m, StatePart::adam_v, StatePart::momentum}) {
       const auto number = static_cast<std::uint8_t>(part);
       if ((info.parts & (1U << number)) == 0) continue;
       ++serving_;
@@ -280,10 +286,9 @@ void Worker::finished(const ServeJob& job, const Completion& completion) {
 // ---------------------------------------------------------------- state for us
 
 void Worker::copy(CopyFor purpose, Stage stage, CatchUp::From from) {
-  static constexpr std::uint8_t all_parts = 7;
-  static constexpr std::uint8_t only_phi = 1;
   copy_for_ = purpose;
   copying_stage_ = stage;
+  neighbours_.reset();
   feed(CatchUp::Start{stage, from, from == CatchUp::From::replica ? all_parts : only_phi});
 }
 
@@ -299,9 +304,6 @@ void Worker::carry_out(const CatchUp::TakeOffer& action) { feed(Bulk::OfferTaken
 void Worker::carry_out(const CatchUp::RefuseOffer& action) { refuse(action.from, action.transfer, action.code); }
 
 void Worker::carry_out(const CatchUp::Load& action) {
-  Load load;
-  load.stage = action.stage;
-  load.adam_steps = action.info.adam_steps;
   const auto part = [&](StatePart which) -> std::optional<EncodedPart> {
     const auto number = static_cast<std::uint8_t>(which);
     const auto it = action.parts.find(number);
@@ -310,9 +312,18 @@ void Worker::carry_out(const CatchUp::Load& action) {
     const bool fp32 = encoding == action.encodings.end() || encoding->second == static_cast<std::uint8_t>(Encoding::fp32);
     return EncodedPart{it->second, fp32 ? Encoding::fp32 : Encoding::bf16};
   };
+  if (neighbours_) {
+    auto& side = action.stage < *copying_stage_ ? neighbours_->left : neighbours_->right;
+    if (auto phi = part(StatePart::phi)) side = Neighbour{std::move(*phi), action.info.gradient_norm};
+    return feed(CatchUp::Loaded{});
+  }
+  Load load;
+  load.stage = action.stage;
+  load.adam_steps = action.info.adam_steps;
   load.phi = part(StatePart::phi);
   load.adam_m = part(StatePart::adam_m);
   load.adam_v = part(StatePart::adam_v);
+  load.momentum = part(StatePart::momentum);
   drop_everything();
   submit(std::move(load), LoadJob{action.stage, WeightsFrom::donor});
 }
@@ -325,6 +336,37 @@ void Worker::draw_weights(Stage stage) {
   submit(std::move(load), LoadJob{stage, WeightsFrom::seed});
 }
 
+// A stage of which no replica lives and nobody has a copy: CheckFree (arXiv 2506.15461), each block from that block of both
+// neighbours. Until the first round has ended slow weights are everywhere as the seed gave them, so they are drawn, as they
+// are for stage 0, which no neighbour resembles. The learning rate is not raised for a while as there: a taker's is that of
+// its step like everybody's.
+void Worker::restore_without_copy(Stage stage) {
+  const bool moved = config_.outer.round_of(swarm().largest_done() + 1) > 1;
+  if (stage == 0 || !moved) return draw_weights(stage);
+  copying_stage_ = stage;
+  neighbours_.emplace();
+  feed(CatchUp::Start{stage - 1, CatchUp::From::replica, only_phi});
+}
+
+// Neighbour `asked` has given its weights or cannot. The left one is needed: it alone is good enough, as for a last stage.
+void Worker::load_neighbours(Stage asked) {
+  const Stage stage = *copying_stage_;
+  if (asked < stage && neighbours_->left && stage + 1 < config_.parallelism.stages) {
+    return feed(CatchUp::Start{stage + 1, CatchUp::From::replica, only_phi});
+  }
+  const Neighbours found = *std::exchange(neighbours_, std::nullopt);
+  if (!found.left) return draw_weights(stage);
+  LoadFromNeighbours load{.stage = stage, .left = found.left->phi};
+  if (found.right) {
+    load.right = found.right->phi;
+    const double left = found.left->gradient_norm;
+    const double right = found.right->gradient_norm;
+    if (left > 0.0 && right > 0.0) load.left_weight = left / (left + right);
+  }
+  drop_everything();
+  submit(std::move(load), LoadJob{stage, WeightsFrom::neighbours});
+}
+
 // Graphs, sums and the exchange of the old weights end here; what still comes for them is answered "unknown".
 void Worker::drop_everything() {
   life_ = Life::loading;
@@ -333,6 +375,7 @@ void Worker::drop_everything() {
   feed(Originator::StoppedAll{});
   loss_sum_ = 0.0;
   loss_tokens_ = 0;
+  gradient_norm_ = 0.0;
 }
 
 void Worker::finished(const LoadJob& job, const Completion& completion) {
@@ -343,26 +386,30 @@ void Worker::finished(const LoadJob& job, const Completion& completion) {
     feed(CatchUp::Loaded{!loaded->error});
     return;
   }
+  if (loaded->error && job.from == WeightsFrom::neighbours) return draw_weights(job.stage);
   STARLING_CHECK(!loaded->error, "weights drawn from the seed always fit");
-  took_over_or_joined(job.stage, swarm().largest_done() + 1, Duration::zero(), 0);
+  took_over_or_joined(job.stage, job.from, swarm().largest_done() + 1, Duration::zero(), 0);
 }
 
 void Worker::carry_out(const CatchUp::Finished& action) {
+  if (neighbours_) return load_neighbours(action.stage);
   ++counters_.copies;
   env_.listener.event("copied", {{"stage", static_cast<std::int64_t>(action.stage)},
                                  {"donor", action.donor.brief()},
                                  {"step", static_cast<std::int64_t>(action.info.step)}});
   const bool live_donor = action.info.closed_any;
   const Step step = live_donor ? action.info.step : swarm().largest_done() + 1;
-  took_over_or_joined(action.stage, step, action.info.tau, live_donor ? action.info.adam_steps : 0);
+  took_over_or_joined(action.stage, WeightsFrom::donor, step, action.info.tau, live_donor ? action.info.adam_steps : 0);
 }
 
-void Worker::took_over_or_joined(Stage stage, Step donor_step, Duration tau, std::int64_t adam_steps) {
+void Worker::took_over_or_joined(Stage stage, WeightsFrom from, Step donor_step, Duration tau, std::int64_t adam_steps) {
+  static constexpr std::string_view names[] = {"seed", "copy", "neighbours"};
   Step step = donor_step;
   if (copy_for_ == CopyFor::takeover) {
     ++counters_.takeovers;
     env_.listener.event("takeover", {{"stage", static_cast<std::int64_t>(stage)},
-                                     {"from_stage", static_cast<std::int64_t>(stage_)}});
+                                     {"from_stage", static_cast<std::int64_t>(stage_)},
+                                     {"weights", std::string(names[static_cast<std::size_t>(from)])}});
     if (stage == 0) {
       slot_ = membership::assign_slot(swarm(), self_.id, {});
     } else {
@@ -399,8 +446,9 @@ std::int64_t Worker::kept_bytes(Stage stage) const {
   return env_.compute->sizes().kept_bytes.at(static_cast<std::size_t>(stage));
 }
 
-// Nobody has it to give. A stage that nobody holds comes from a backup, and before the first one from the seed.
+// Nobody has it to give. A stage that nobody holds comes from a backup, and if there is none from what its neighbours hold.
 void Worker::carry_out(const CatchUp::Exhausted& action) {
+  if (neighbours_) return load_neighbours(action.stage);
   const bool replica = action.from == CatchUp::From::replica;
   if (copy_for_ == CopyFor::behind) {
     // Alone with this stage: what we have is the best there is. Only the clock is taken.
@@ -409,7 +457,7 @@ void Worker::carry_out(const CatchUp::Exhausted& action) {
   } else if (replica && !pipeline::backup_holders(swarm(), action.stage).empty()) {
     copy(copy_for_, action.stage, CatchUp::From::backup);
   } else {
-    draw_weights(action.stage);
+    restore_without_copy(action.stage);
   }
 }
 
@@ -431,7 +479,7 @@ void Worker::carry_out(const Placement::Claim& action) {
 void Worker::carry_out(const Placement::Load& action) {
   if (pipeline::backup_holders(swarm(), action.stage).empty()) {
     copy_for_ = CopyFor::takeover;
-    draw_weights(action.stage);
+    restore_without_copy(action.stage);
   } else {
     copy(CopyFor::takeover, action.stage, CatchUp::From::backup);
   }
@@ -442,6 +490,7 @@ void Worker::carry_out(const Placement::CancelLoad&) {
   if (life_ == Life::loading) return;
   feed(CatchUp::Cancelled{});
   copying_stage_.reset();
+  neighbours_.reset();
 }
 
 // ---------------------------------------------------------------- evaluation

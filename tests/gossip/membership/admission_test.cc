@@ -74,6 +74,22 @@ TEST(Admission, EightJoinersAtOnceAreSpreadOverTheStages) {
   EXPECT_TRUE(names.contains("volunteer-8"));
 }
 
+TEST(Admission, WhoIsSeenLaterIsToldOfTheLastNewcomers) {
+  Bench b;
+  b.ask(1, b.wish(1));
+  b.ask(2, b.wish(2));
+  b.issue(1);
+  b.member(9, 1);
+  const auto told = only<Admission::Introduce>(b.on(Admission::MemberSeen{test_id(9)}));
+  ASSERT_EQ(told.size(), 1U) << "of the first; the second has no certificate yet";
+  EXPECT_EQ(told[0].to, test_id(9));
+  EXPECT_EQ(told[0].message, (net::Introduce{Bytes(212), Bytes(300)}));
+  EXPECT_TRUE(only<Admission::Introduce>(b.on(Admission::MemberSeen{test_id(1)})).empty()) << "nobody is told of itself";
+  EXPECT_TRUE(only<Admission::Introduce>(b.on(Admission::MemberSeen{test_id(0)})).empty());
+  b.now += 31s;
+  EXPECT_TRUE(only<Admission::Introduce>(b.on(Admission::MemberSeen{test_id(9)})).empty()) << "by now gossip has told it";
+}
+
 // A newcomer that has said its stage itself is in the view and must not be counted a second time.
 TEST(Admission, CountsItsOwnAdmissionsUntilTheViewDoes) {
   Bench b({.stages = 2});

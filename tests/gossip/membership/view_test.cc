@@ -417,6 +417,24 @@ TEST(View, WhoIsAccusedTakesANewIncarnation) {
   EXPECT_EQ(b.view.self().incarnation, 2U) << "answered whoever says it: others may know the accuser";
 }
 
+// The record that answered an accusation may have reached nobody: those who know only the life before it and still ask
+// hear it from us.
+TEST(View, WhoAccusesALifeThatIsOverIsToldOfThisOne) {
+  Bench b;
+  b.from(2, net::Ack{0, test_id(2), {}, {accusation(2, 0, 1, 0)}});
+  ASSERT_EQ(b.view.self().incarnation, 1U);
+  b.run_with(5, 30s);  // all copies of the news are told, to whomever
+  const auto told = sent_to<net::Ack>(b.from(3, net::Ack{0, test_id(3), {}, {accusation(2, 0, 1, 0)}}), 3);
+  ASSERT_EQ(told.size(), 1U);
+  ASSERT_EQ(told[0].updates.size(), 1U);
+  EXPECT_EQ(told[0].updates[0].bytes, b.view.signed_self());
+  EXPECT_EQ(b.view.self().incarnation, 1U) << "no new life for an old accusation";
+  EXPECT_TRUE(sent_to<net::Ack>(b.from(3, net::Ack{0, test_id(3), {}, {accusation(2, 0, 1, 0)}}), 3).empty())
+      << "once an interval";
+  EXPECT_TRUE(sent_to<net::Ack>(b.from(9, net::Ack{0, test_id(9), {}, {accusation(2, 0, 1, 0)}}), 9).empty())
+      << "a stranger hears nothing";
+}
+
 TEST(View, AnAccuserWhoNeverStopsCostsLittle) {
   Bench b(3);
   for (int n = 0; n < 500; ++n) {

@@ -157,6 +157,7 @@ class WireSamples {
                   {}};
     out.done.resize(up_to(max_originators));
     for (auto& done : out.done) done = {node(), done_mark()};
+    out.gradient_norm = static_cast<double>(up_to(1 << 20)) / 7.0;
     return out;
   }
   Message fill(Offer) {

@@ -218,6 +218,43 @@ RC_GTEST_PROP(Chunk, ComesBackAsItWas, (std::uint64_t seed)) {
   RC_ASSERT(std::equal(chunk->payload.begin(), chunk->payload.end(), payload.begin(), payload.end()));
 }
 
+RC_GTEST_PROP(Chunk, CarriesItsOffer, (std::uint64_t seed)) {
+  WireSamples samples(seed);
+  const Offer offer = std::get<Offer>(samples.message(Message(Offer{}).index(), alice, bob));
+  const Bytes payload = samples.bytes(1 + samples.up_to(max_chunk_payload_bytes - 1));
+  const Bytes frame = encode_offered_chunk(offer, payload);
+  if (frame.empty()) {
+    RC_ASSERT(payload.size() + encode(offer).size() > max_chunk_payload_bytes);
+    return;
+  }
+  RC_ASSERT(frame.size() <= chunk_header_bytes + max_chunk_payload_bytes);
+  const auto chunk = decode_chunk(frame, offer.transfer.sender);
+  RC_ASSERT(chunk.has_value());
+  RC_ASSERT(chunk->transfer == offer.transfer);
+  RC_ASSERT(chunk->offset == 0u);
+  RC_ASSERT(std::equal(chunk->payload.begin(), chunk->payload.end(), payload.begin(), payload.end()));
+  RC_ASSERT(chunk->offer == offer);
+}
+
+TEST(Chunk, WithAnythingButItsOfferBehindItIsRefused) {
+  const auto behind_a_chunk = [](std::uint64_t offset, const Bytes& message) {
+    Bytes frame = encode_chunk({alice, 1, 2}, offset, as_bytes("payload"));
+    frame[3] = std::byte{1};
+    frame.insert(frame.end(), message.begin(), message.end());
+    return decode_chunk(frame, alice).has_value();
+  };
+  const Offer offer{{alice, 1, 2}, BackupPart{}, 100, {}, 7};
+  const Offer other{{alice, 1, 3}, BackupPart{}, 100, {}, 7};
+  Bytes cut = encode(offer);
+  EXPECT_TRUE(behind_a_chunk(0, cut));
+  EXPECT_FALSE(behind_a_chunk(7, cut));
+  cut.pop_back();
+  EXPECT_FALSE(behind_a_chunk(0, cut));
+  EXPECT_FALSE(behind_a_chunk(0, encode(other)));
+  EXPECT_FALSE(behind_a_chunk(0, encode(Credit{5})));
+  EXPECT_FALSE(behind_a_chunk(0, {}));
+}
+
 TEST(Chunk, AnythingButExactlyAChunkIsRefused) {
   const Bytes good = encode_chunk({alice, 1, 2}, 3, as_bytes("payload"));
   ASSERT_TRUE(decode_chunk(good, alice));

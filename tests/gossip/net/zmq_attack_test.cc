@@ -27,8 +27,9 @@ class ZmqAttack : public testing::Test {
     config.network.listen_is_default = false;
     return config;
   }
-  void open_victim() {
-    auto transport = ZmqTransport::open(local_config(), victim_key_, lobby_key_, clock_);
+  void open_victim(const ZmqTransport::Config& config = local_config()) {
+    victim_.reset();
+    auto transport = ZmqTransport::open(config, victim_key_, lobby_key_, clock_);
     STARLING_CHECK(transport, "the victim opens");
     victim_ = std::move(*transport);
     victim_->admit(member_key_.id());
@@ -279,6 +280,26 @@ TEST_F(ZmqAttack, EndlessMultipartAtTheLobbyIsBoundedCountedAndSurvived) {
   ASSERT_TRUE(newcomer.send(as_bytes("may I?")));
   for (int i = 0; i < 500 && lobby_decoded_ == 0; ++i) pump();
   EXPECT_EQ(lobby_decoded_, 1u);
+}
+
+TEST_F(ZmqAttack, MemoryThatOthersAccountForIsNoAttack) {
+  constexpr std::uint64_t mib = 1 << 20;
+  std::uint64_t resident = 1000 * mib;
+  std::uint64_t accounted = 300 * mib;
+  ZmqTransport::Config config = local_config();
+  config.lobby.resident_bytes = [&] { return resident; };
+  config.lobby.accounted_bytes = [&] { return accounted; };
+  open_victim(config);
+  auto stranger = client(victim_->bound().lobby, lobby_key_);
+  ASSERT_TRUE(stranger.shake_hands());
+  pump_for(milliseconds(200));
+  resident += 500 * mib;
+  accounted += 450 * mib;
+  pump_for(milliseconds(200));
+  EXPECT_EQ(victim_->counters().lobby_resets, 0u);
+  resident += 20 * mib;  // 70 in all that nobody knows of
+  for (const TimePoint end = clock_.now() + seconds(5); clock_.now() < end && victim_->counters().lobby_resets == 0;) pump();
+  EXPECT_EQ(victim_->counters().lobby_resets, 1u);
 }
 
 TEST_F(ZmqAttack, AFloodOfRequestsAtTheLobbyIsCutToARate) {

@@ -13,7 +13,7 @@ using std::chrono::seconds;
 
 constexpr Stage stage = 2;
 constexpr std::uint64_t part_bytes = 16;
-constexpr std::uint8_t all_parts = 7;
+constexpr std::uint8_t all_parts = 15;
 
 NodeId node(std::uint8_t first) {
   NodeId id;
@@ -102,6 +102,7 @@ class CatchUpTest : public ::testing::Test {
     EXPECT_TRUE(on(CatchUp::InfoCame{donor_, info(round)}).empty());
     EXPECT_TRUE(deliver(0, 10).empty());
     EXPECT_TRUE(deliver(2, 12).empty());
+    EXPECT_TRUE(deliver(3, 13).empty());
     return deliver(1, 11);
   }
 
@@ -121,7 +122,7 @@ TEST_F(CatchUpTest, CopiesEverythingFromTheReplicaThatIsAhead) {
   EXPECT_EQ(request_.parts, all_parts);
   const auto loads = only<CatchUp::Load>(copy_all());
   ASSERT_EQ(loads.size(), 1U);
-  EXPECT_EQ(loads[0].parts.size(), 3U);
+  EXPECT_EQ(loads[0].parts.size(), 4U);
   EXPECT_EQ((*loads[0].parts.at(1))[0], std::byte{11});
   EXPECT_EQ(loads[0].info.adam_steps, 600);
   EXPECT_EQ(catch_up_.next_deadline(), never);
@@ -138,7 +139,7 @@ TEST_F(CatchUpTest, JoinersSpreadOverEqualDonors) {
     for (std::uint8_t r = 10; r < 14; ++r) add(node(r), stage, 7);
     CatchUp joiner({}, node(i), 1);
     donors.insert(
-        only<CatchUp::Send>(joiner.on(CatchUp::Start{stage, CatchUp::From::replica, 7}, swarm_, now_)).at(0).to);
+        only<CatchUp::Send>(joiner.on(CatchUp::Start{stage, CatchUp::From::replica, all_parts}, swarm_, now_)).at(0).to);
   }
   EXPECT_EQ(donors.size(), 4U);
 }
@@ -227,7 +228,7 @@ TEST_F(CatchUpTest, WrongSizePartOrStageEndsThisDonor) {
     if (wrong < 3) on(CatchUp::InfoCame{donor_, about});
     Actions actions;
     if (wrong == 0) actions = offer(0, 1, part_bytes * 2);
-    if (wrong == 1) actions = offer(3, 1);
+    if (wrong == 1) actions = offer(4, 1);
     if (wrong == 2) actions = offer(2, 1);  // asked for, but not promised
     if (wrong == 3) {
       about.stage = stage + 1;
@@ -268,6 +269,7 @@ TEST_F(CatchUpTest, AnswersToRepeatedRequestsAreNotMixed) {
   EXPECT_EQ(donor_, same);
   EXPECT_TRUE(deliver(1, 21).empty());
   EXPECT_TRUE(deliver(2, 22).empty());
+  EXPECT_TRUE(deliver(3, 23).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
   EXPECT_EQ((*loads[0].parts.at(0))[0], std::byte{20});
@@ -287,25 +289,28 @@ TEST_F(CatchUpTest, RepeatedOffersAndNumbersChangeNothing) {
   EXPECT_TRUE(on(CatchUp::InfoCame{donor_, refusal}).empty());
 }
 
-// The donor averages while the copy travels: phi comes again, Adam's state of before stays with its own counter.
+// The donor averages while the copy travels: phi and momentum come again, Adam's state of before stays with its own counter.
 TEST_F(CatchUpTest, PhiIsCopiedAgainWhenTheDonorsRoundEnded) {
   follow(start());
   on(CatchUp::InfoCame{donor_, info(6)});
   deliver(1, 11);
   deliver(2, 12);
+  deliver(3, 13);
   swarm_.peers[donor_].record.round = 7;
   const NodeId before = donor_;
   const Actions again = deliver(0, 10);
   EXPECT_TRUE(only<CatchUp::Load>(again).empty());
   follow(again);
   EXPECT_EQ(donor_, before);
-  EXPECT_EQ(request_.parts, 1);
+  EXPECT_EQ(request_.parts, 9) << "phi and momentum";
   on(CatchUp::InfoCame{donor_, info(7)});
   swarm_.peers[donor_].record.round = 8;  // once only
+  EXPECT_TRUE(deliver(3, 23).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
   EXPECT_EQ((*loads[0].parts.at(0))[0], std::byte{20});
   EXPECT_EQ((*loads[0].parts.at(1))[0], std::byte{11});
+  EXPECT_EQ((*loads[0].parts.at(3))[0], std::byte{23});
   EXPECT_EQ(loads[0].info.round, 7);
   EXPECT_EQ(loads[0].info.adam_steps, 600);
   EXPECT_EQ(only<CatchUp::Finished>(on(CatchUp::Loaded{true})).size(), 1U);
@@ -318,11 +323,12 @@ TEST_F(CatchUpTest, PhiIsCopiedAgainWhenTheRoundEndedWhileLoading) {
   const Actions again = on(CatchUp::Loaded{true});
   EXPECT_TRUE(only<CatchUp::Finished>(again).empty());
   follow(again);
-  EXPECT_EQ(request_.parts, 1);
+  EXPECT_EQ(request_.parts, 9) << "phi and momentum";
   on(CatchUp::InfoCame{donor_, info(7)});
+  EXPECT_TRUE(deliver(3, 23).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
-  EXPECT_EQ(loads[0].parts.size(), 3U);
+  EXPECT_EQ(loads[0].parts.size(), 4U);
 }
 
 // When nobody is left to refresh it from, the copy of one round ago is better than none.
@@ -331,6 +337,7 @@ TEST_F(CatchUpTest, OlderCopyIsTheLastResort) {
   on(CatchUp::InfoCame{donor_, info(6)});
   deliver(1, 11);
   deliver(2, 12);
+  deliver(3, 13);
   swarm_.peers[donor_].record.round = 7;
   deliver(0, 10);
   for (std::uint8_t i = 2; i <= 4; ++i) swarm_.peers[node(i)].state = PeerState::dead;

@@ -255,9 +255,11 @@ TEST_P(ComputeConformance, WhatIsLoadedComesBack) {
                                             .phi = EncodedPart{.bytes = from.encode(StatePart::phi)},
                                             .adam_m = EncodedPart{.bytes = from.encode(StatePart::adam_m)},
                                             .adam_v = EncodedPart{.bytes = from.encode(StatePart::adam_v)},
+                                            .momentum = EncodedPart{.bytes = from.encode(StatePart::momentum)},
                                             .adam_steps = 1});
   EXPECT_FALSE(loaded.error);
   EXPECT_EQ(loaded.stage, 0);
+  EXPECT_EQ(*to.encode(StatePart::momentum), *from.encode(StatePart::momentum));
   EXPECT_EQ(to.phi(), from.phi());
   EXPECT_EQ(*to.encode(StatePart::adam_m), *from.encode(StatePart::adam_m));
   EXPECT_EQ(*to.encode(StatePart::adam_v), *from.encode(StatePart::adam_v));

@@ -2,7 +2,8 @@
 // chunks, XXH3-128 on both sides, CURVE) at 0.2 of raw TCP or better.
 //
 // Two processes on one machine, over its loopback. Each round sends the buffer once through a TCP connection between
-// the same two processes (the reference: nothing but send and recv of 252 KiB), once as bare chunks through the
+// the same two processes (the reference: nothing but send and recv of 252 KiB, which the receiver forgets), once more so
+// that it stands in the receiver's memory at the end, as after a transfer (`raw_kept`), once as bare chunks through the
 // transport (`chunks`: CURVE and XXH3, no offers and pulls), and once through the whole stack (`stack`). A time ends
 // when the receiver says that it has, and has checked, the last byte. Connections stand before the first round.
 #include <benchmark/benchmark.h>
@@ -13,6 +14,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <string>
@@ -207,8 +209,18 @@ void receive_raw(int fd, std::size_t bytes) {
   check(::send(fd, "d", 1, MSG_NOSIGNAL) == 1);
 }
 
+void receive_raw_and_keep(int fd, std::size_t bytes) {
+  const auto kept = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  for (std::size_t at = 0; at < bytes;) {
+    const ssize_t n = ::recv(fd, kept.get() + at, std::min(max_chunk_payload_bytes, bytes - at), 0);
+    check(n > 0);
+    at += static_cast<std::size_t>(n);
+  }
+  check(::send(fd, "d", 1, MSG_NOSIGNAL) == 1);
+}
+
 // ---- the two processes
-enum class Command : char { raw = 'r', chunks = 'c', stack = 's' };
+enum class Command : char { raw = 'r', raw_kept = 'k', chunks = 'c', stack = 's' };
 
 // Until the pipe closes.
 [[noreturn]] void be_receiver(const Both& both, int pipe) {
@@ -223,6 +235,9 @@ enum class Command : char { raw = 'r', chunks = 'c', stack = 's' };
         case Command::raw:
           receive_raw(raw, buffer_bytes);
           break;
+        case Command::raw_kept:
+          receive_raw_and_keep(raw, buffer_bytes);
+          break;
         case Command::chunks:
           end.receive_chunks(buffer_bytes);
           break;
@@ -235,11 +250,23 @@ enum class Command : char { raw = 'r', chunks = 'c', stack = 's' };
   ::_exit(0);
 }
 
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+double seconds_of_clock(clockid_t clock) {
+  timespec time{};
+  check(::clock_gettime(clock, &time) == 0);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
+
+// Of this process and its child, all threads.
+double processor_seconds(pid_t child) {
+  clockid_t clock{};
+  check(::clock_getcpuclockid(child, &clock) == 0);
+  return seconds_of_clock(CLOCK_PROCESS_CPUTIME_ID) + seconds_of_clock(clock);
+}
+
+struct Spent {
+  double wall = 0.0;
+  double processor = 0.0;
+};
 
 void sixty_four_mib(benchmark::State& state) {
   const Both both;
@@ -256,34 +283,42 @@ void sixty_four_mib(benchmark::State& state) {
     End end(both.sender, both.receiver, both.lobby, pipes[0]);
     const int raw = dial_loopback(static_cast<std::uint16_t>(std::stoi(exchange_line(pipes[0], "port?"))));
     const Buffer buffer = std::make_shared<const Bytes>(buffer_bytes, std::byte{3});
-    const auto timed = [&](Command command, const std::function<void()>& work) {
+    const auto timed = [&](Command command, Spent& sum, const std::function<void()>& work) {
       const char c = static_cast<char>(command);
       check(::write(pipes[0], &c, 1) == 1);
-      return seconds_of(work);
+      const double processor = processor_seconds(child);
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      sum.wall += took.count();
+      sum.processor += processor_seconds(child) - processor;
+      return took.count();
     };
-    const auto raw_round = [&] { return timed(Command::raw, [&] { send_raw(raw, *buffer); }); };
-    const auto chunks_round = [&] { return timed(Command::chunks, [&] { end.send_chunks(*buffer); }); };
-    const auto stack_round = [&] { return timed(Command::stack, [&] { end.send_through_stack(buffer); }); };
+    Spent of_raw;
+    Spent of_kept;
+    Spent of_chunks;
+    Spent of_stack;
+    const auto round = [&] {
+      timed(Command::raw, of_raw, [&] { send_raw(raw, *buffer); });
+      timed(Command::raw_kept, of_kept, [&] { send_raw(raw, *buffer); });
+      timed(Command::chunks, of_chunks, [&] { end.send_chunks(*buffer); });
+      return timed(Command::stack, of_stack, [&] { end.send_through_stack(buffer); });
+    };
     // Handshakes, first credit, and pages that were never touched are not part of the claim.
-    raw_round();
-    chunks_round();
-    stack_round();
-    double of_raw = 0;
-    double of_chunks = 0;
-    double of_stack = 0;
-    for (auto _ : state) {
-      of_raw += raw_round();
-      of_chunks += chunks_round();
-      const double took = stack_round();
-      of_stack += took;
-      state.SetIterationTime(took);
-    }
+    round();
+    of_raw = of_kept = of_chunks = of_stack = {};
+    for (auto _ : state) state.SetIterationTime(round());
     state.SetBytesProcessed(static_cast<std::int64_t>(buffer_bytes) * state.iterations());
-    state.counters["chunks_of_raw_tcp"] = of_raw / of_chunks;
-    state.counters["stack_of_raw_tcp"] = of_raw / of_stack;
+    state.counters["chunks_of_raw_tcp"] = of_raw.wall / of_chunks.wall;
+    state.counters["stack_of_raw_tcp"] = of_raw.wall / of_stack.wall;
+    state.counters["stack_of_raw_kept"] = of_kept.wall / of_stack.wall;
+    // On a machine that others use too, these are steadier.
+    state.counters["stack_of_raw_tcp_cpu"] = of_raw.processor / of_stack.processor;
+    state.counters["stack_of_raw_kept_cpu"] = of_kept.processor / of_stack.processor;
     const double bits = 8.0 * static_cast<double>(buffer_bytes) * static_cast<double>(state.iterations());
-    state.counters["raw_gbit_s"] = bits / of_raw / 1e9;
-    state.counters["stack_gbit_s"] = bits / of_stack / 1e9;
+    state.counters["raw_gbit_s"] = bits / of_raw.wall / 1e9;
+    state.counters["stack_gbit_s"] = bits / of_stack.wall / 1e9;
+    state.counters["stack_cpu_ms"] = 1e3 * of_stack.processor / static_cast<double>(state.iterations());
     ::close(raw);
   }
   ::close(pipes[0]);

@@ -1,0 +1,10 @@
+# Runs FIRST and SECOND and fails when they print different things, or nothing.
+execute_process(COMMAND "${FIRST}" OUTPUT_VARIABLE first RESULT_VARIABLE first_failed)
+execute_process(COMMAND "${SECOND}" OUTPUT_VARIABLE second RESULT_VARIABLE second_failed)
+message("${FIRST}:\n${first}\n${SECOND}:\n${second}")
+if(first_failed OR second_failed OR first STREQUAL "")
+  message(FATAL_ERROR "expected both to print something and to exit with 0")
+endif()
+if(NOT first STREQUAL second)
+  message(FATAL_ERROR "expected the same decisions at every optimisation level")
+endif()

@@ -1,0 +1,142 @@
+// What one run in a thousand meets: a stage of which nobody has a copy, members that send wrong tensors, an end that is
+// wished before there was a beginning.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/sim/scenario.h"
+#include "tests/sim/swarm_config.h"
+
+namespace starling::trainer {
+namespace {
+
+using namespace std::chrono_literals;
+
+void expect_good_end(const SimWorld& world, Step last_step) {
+  for (const std::string& problem : problems_at_end(world, last_step)) ADD_FAILURE() << problem;
+}
+
+// Kills whoever holds stage 2 or a copy of it, as `world` stands.
+void lose_stage_2_and_its_copies(SimWorld& world) {
+  for (const auto& node : world.nodes()) {
+    if (!node->worker || node->worker->record().role != membership::Role::worker) continue;
+    const membership::Record& record = node->worker->record();
+    const bool holds = std::any_of(record.backups.begin(), record.backups.end(),
+                                   [](const membership::BackupHeld& held) { return held.stage == 2; });
+    if (holds || record.stage == 2) world.apply({.kind = sim::Fault::Kind::crash, .node = node->index});
+  }
+}
+
+std::vector<const SimWorld::Node*> holders_of(const SimWorld& world, Stage stage) {
+  std::vector<const SimWorld::Node*> out;
+  for (const auto& node : world.nodes()) {
+    if (node->worker && node->worker->active() && node->worker->stage() == stage) out.push_back(node.get());
+  }
+  return out;
+}
+
+TEST(RareEnds, AStageWithoutAnyCopyIsMadeFromItsNeighbours) {
+  for (const std::uint64_t seed : seeds(2)) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 60);
+    add_log(config);
+    SimWorld world(config);
+    while (reached(world) < 15) world.run_until(world.now() + 100ms);
+    lose_stage_2_and_its_copies(world);
+    while (holders_of(world, 2).empty() && world.now() < TimePoint{} + 300s) world.run_until(world.now() + 10ms);
+    const auto takers = holders_of(world, 2);
+    ASSERT_EQ(takers.size(), 1U) << "seed " << seed << ": " << world.describe();
+    EXPECT_EQ(takers[0]->takeovers, std::vector<std::string>{"neighbours"}) << "seed " << seed;
+    // Every gradient has the same norm there, so the mean of one replica of each side is not weighted.
+    const std::span<const float> phi = takers[0]->compute->phi();
+    int pairs = 0;
+    for (const SimWorld::Node* left : holders_of(world, 1)) {
+      for (const SimWorld::Node* right : holders_of(world, 3)) {
+        bool equal = true;
+        for (std::size_t i = 0; i < phi.size(); ++i) {
+          equal = equal && phi[i] == 0.5F * left->compute->phi()[i] + 0.5F * right->compute->phi()[i];
+        }
+        pairs += equal ? 1 : 0;
+      }
+    }
+    EXPECT_GE(pairs, 1) << "seed " << seed << ": the taker's weights are nobody's mean";
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << "seed " << seed << ": " << world.describe();
+    expect_good_end(world, 60);
+  }
+}
+
+TEST(RareEnds, AStageThatIsLostBeforeTheFirstRoundEndsIsDrawnAgain) {
+  SimWorld::Config config = swarm_config(3, 4, 4, 60);
+  // Long rounds, so that the taker is there before the first one ends.
+  config.worker.outer.local_steps = 40;
+  SimWorld world(config);
+  while (reached(world) < 2) world.run_until(world.now() + 100ms);
+  const auto replicas = holders_of(world, 2);
+  const std::vector<float> drawn(replicas[0]->compute->phi().begin(), replicas[0]->compute->phi().end());
+  lose_stage_2_and_its_copies(world);
+  while (holders_of(world, 2).empty() && world.now() < TimePoint{} + 300s) world.run_until(world.now() + 10ms);
+  const auto takers = holders_of(world, 2);
+  ASSERT_EQ(takers.size(), 1U) << world.describe();
+  ASSERT_LT(reached(world), 40);
+  EXPECT_EQ(takers[0]->takeovers, std::vector<std::string>{"seed"});
+  EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), takers[0]->compute->phi().begin()));
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+}
+
+// `pipeline.takeover: never` is what an experiment compares with: the stage is skipped to the end.
+TEST(RareEnds, WithoutTakeoverALostStageIsSkippedToTheEnd) {
+  SimWorld::Config config = swarm_config(8, 4, 2, 40);
+  config.worker.pipeline.takeover = pipeline::Takeover::never;
+  SimWorld world(config);
+  while (reached(world) < 10) world.run_until(world.now() + 100ms);
+  for (const SimWorld::Node* replica : holders_of(world, 2)) {
+    world.apply({.kind = sim::Fault::Kind::crash, .node = replica->index});
+  }
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_EQ(world.totals().takeovers, 0);
+  EXPECT_GT(world.totals().completed_with_skips, 0);
+}
+
+// A member whose tensors are wrong: whoever gets them refuses and counts them, and the run goes on to its end.
+TEST(RareEnds, TensorsOfAWrongSizeAreRefusedAndTheRunGoesOn) {
+  SimWorld world(swarm_config(5, 4, 2, 40));
+  while (reached(world) < 5) world.run_until(world.now() + 100ms);
+  const SimWorld::Node* liar = holders_of(world, 2).at(0);
+  liar->compute->set_lie(SimulatedCompute::Lie::wrong_size);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_GT(world.totals().rejected_malformed, 0);
+}
+
+TEST(RareEnds, AnExchangeThatIsNotFiniteIsRefusedAndNobodyTakesItOver) {
+  SimWorld world(swarm_config(6, 4, 2, 40));
+  while (reached(world) < 5) world.run_until(world.now() + 100ms);
+  const SimWorld::Node* liar = holders_of(world, 2).at(0);
+  liar->compute->set_lie(SimulatedCompute::Lie::not_finite);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_GE(world.totals().rejected_non_finite, 3) << "one in each round: " << world.describe();
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
+}
+
+// The owner's wish ends a run also while it waits for a worker that never comes.
+TEST(RareEnds, TheOwnersWishEndsARunThatHasNotBegun) {
+  SimWorld::Config config = swarm_config(4, 4, 2, 40);
+  config.workers = 7;
+  SimWorld world(config);
+  world.run_until(TimePoint{} + 20s);
+  ASSERT_EQ(reached(world), 0);
+  const std::string_view statement = "finish";
+  const ByteView bytes = as_bytes(statement);
+  world.observer().worker->on(Worker::FinishWished{Bytes(bytes.begin(), bytes.end())}, world.now());
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 60s)) << world.describe();
+  expect_good_end(world, 0);
+}
+
+}  // namespace
+}  // namespace starling::trainer
