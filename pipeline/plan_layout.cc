@@ -8,6 +8,9 @@ namespace {
 
 constexpr std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
+// Of move_node where stage sizes are free, beside about a hundred of the other moves.
+constexpr std::uint64_t free_size_parts = 6;
+
 int below(Stream& random, std::size_t bound) { return static_cast<int>(random.below(bound)); }
 
 }  // namespace
@@ -336,6 +339,17 @@ bool PlanLayout::change_group(int i, Stream& random) {
     *hop = to;
   }
   return true;
+}
+
+PlanLayout::Move draw_move(const PlanInstance& instance, std::span<const MoveShare> shares, Stream& random) {
+  std::uint64_t parts = instance.stage_sizes.empty() ? free_size_parts : 0;
+  for (const MoveShare& share : shares) parts += share.parts;
+  std::uint64_t part = random.below(parts);
+  for (const MoveShare& share : shares) {
+    if (part < share.parts) return share.move;
+    part -= share.parts;
+  }
+  return PlanLayout::Move::move_node;
 }
 
 }  // namespace starling::pipeline
