@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,8 @@ constexpr double default_seconds = 1.0;
 constexpr double max_seconds = 86'400.0;
 constexpr std::int64_t max_evaluations = 1'000'000'000'000;
 constexpr std::int64_t max_searches = 256;
+// Of all searches together: each keeps about 600 bytes for a visit.
+constexpr std::int64_t max_visits_at_once = 4'000'000;
 
 ExitCode complain(const Options& options, const Error& error) {
   options.err() << "starling plan: " << error.message << "\n";
@@ -38,9 +41,12 @@ Result<PlanSearch> search_of(const Options& options, const PlanInstance& instanc
   const std::int64_t seed = options.integer("seed").value_or(0);
   if (seed < 0) return fail(ErrorCode::usage, "--seed must not be negative");
   out.seed = static_cast<std::uint64_t>(seed);
-  const std::int64_t searches = options.integer("searches").value_or(all_cores());
-  if (searches < 1 || searches > max_searches) {
-    return fail(ErrorCode::usage, fmt::format("--searches must be from 1 to {}", max_searches));
+  const std::int64_t visits = std::int64_t{instance.microbatches()} * instance.path_length;
+  const std::int64_t most = std::clamp<std::int64_t>(max_visits_at_once / visits, 1, max_searches);
+  const std::int64_t searches = options.integer("searches").value_or(std::min<std::int64_t>(all_cores(), most));
+  if (searches < 1 || searches > most) {
+    return fail(ErrorCode::usage,
+                fmt::format("--searches must be from 1 to {} for an instance of {} visits", most, visits));
   }
   out.searches = static_cast<int>(searches);
   if (const auto evaluations = options.integer("evaluations")) {

@@ -266,7 +266,11 @@ TEST_F(PlanCommand, WrongUseIsSaidWithExitCode2) {
   expect_usage({"--instance", published(), "--seconds", "-1"}, "--seconds must be from 0");
   expect_usage({"--instance", published(), "--seconds", "nan"}, "--seconds must be from 0");
   expect_usage({"--instance", published(), "--seed", "-1"}, "--seed must not be negative");
-  expect_usage({"--instance", published(), "--searches", "0"}, "--searches must be from 1");
+  expect_usage({"--instance", published(), "--searches", "0"}, "--searches must be from 1 to 256");
+  expect_usage({"--instance", published(), "--searches", "257"}, "--searches must be from 1 to 256");
+  const std::string large = changed([](json& i) { i["microbatches_per_originator"] = 10'000; });
+  expect_usage({"--instance", large, "--searches", "21"},
+               "--searches must be from 1 to 20 for an instance of 200000 visits");
   expect_usage({"--instance", published(), "--evaluations", "-1"}, "--evaluations must be from 0");
 }
 
