@@ -99,6 +99,15 @@ TEST_F(PlanCommand, TableSaysWhoIsWhereAndWhereTheTimeGoes) {
   }
 }
 
+// Of a path of 4 of 6 stages, 8,000 microbatches fit and as many of the full pipeline do not.
+TEST_F(PlanCommand, AFullPipelineThatIsTooLargeIsSaidToBe) {
+  const std::string file = changed([](json& i) { i["microbatches_per_originator"] = 8'000; });
+  const Outcome outcome = plan({"--instance", file, "--evaluations", "1", "--searches", "1"});
+  ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
+  EXPECT_NE(outcome.out.find("too large to be planned: 240000 visits are more than 200000"), std::string::npos)
+      << outcome.out;
+}
+
 TEST_F(PlanCommand, PictureHasABoxForEachJobAndTellsThemApartByPatternAndLetter) {
   const std::string file = path("plan.svg");
   const Outcome outcome =
