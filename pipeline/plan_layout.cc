@@ -293,6 +293,7 @@ bool PlanLayout::trade_stages(int i, Stream& random) {
     mutable_path(i)[k] = any_member(t, random);
     mutable_path(j)[l] = any_member(s, random);
   }
+  // Most go up through the stages again; the others keep their place in the order where that is allowed.
   for (const int changed : {i, j}) {
     if (random.below(10) < 7 || !order_holds(changed)) sort_path(changed);
   }
@@ -308,6 +309,7 @@ bool PlanLayout::swap_order(int i, Stream& random) {
 }
 
 bool PlanLayout::shift_start(int i, double latest, Stream& random) {
+  // Often back to the begin, which a draw alone would never hit.
   const double start = random.below(10) < 3 ? 0.0 : random.uniform() * latest;
   if (start == starts_[at(i)]) return false;
   touch(i);
