@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -23,10 +24,20 @@ constexpr double default_seconds = 1.0;
 constexpr double max_seconds = 86'400.0;
 constexpr std::int64_t max_evaluations = 1'000'000'000'000;
 constexpr std::int64_t max_searches = 256;
+// Of all searches together: each keeps about 600 bytes for a visit.
+constexpr std::int64_t max_visits_at_once = 4'000'000;
 
 ExitCode complain(const Options& options, const Error& error) {
   options.err() << "starling plan: " << error.message << "\n";
   return exit_code_of(error.code);
+}
+
+std::int64_t visits_of(const PlanInstance& instance) {
+  return std::int64_t{instance.microbatches()} * instance.path_length;
+}
+
+std::int64_t most_searches(const PlanInstance& instance) {
+  return std::clamp<std::int64_t>(max_visits_at_once / visits_of(instance), 1, max_searches);
 }
 
 Result<PlanSearch> search_of(const Options& options, const PlanInstance& instance) {
@@ -38,9 +49,11 @@ Result<PlanSearch> search_of(const Options& options, const PlanInstance& instanc
   const std::int64_t seed = options.integer("seed").value_or(0);
   if (seed < 0) return fail(ErrorCode::usage, "--seed must not be negative");
   out.seed = static_cast<std::uint64_t>(seed);
-  const std::int64_t searches = options.integer("searches").value_or(all_cores());
-  if (searches < 1 || searches > max_searches) {
-    return fail(ErrorCode::usage, fmt::format("--searches must be from 1 to {}", max_searches));
+  const std::int64_t most = most_searches(instance);
+  const std::int64_t searches = options.integer("searches").value_or(std::min<std::int64_t>(all_cores(), most));
+  if (searches < 1 || searches > most) {
+    return fail(ErrorCode::usage,
+                fmt::format("--searches must be from 1 to {} for an instance of {} visits", most, visits_of(instance)));
   }
   out.searches = static_cast<int>(searches);
   if (const auto evaluations = options.integer("evaluations")) {
@@ -79,15 +92,31 @@ void add(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
   fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);
 }
 
-std::string plan_table(const PlanFile& file, const PlanReport& report, const FoundPlan& found, const FoundPlan& full) {
+// One line: what the full pipeline, all nodes and as many microbatches, takes when it is searched for in the same way.
+std::string compare_with_full(const Options& options, const PlanInstance& instance, const PlanSearch& search,
+                              double seconds, const Clock& clock) {
+  const PlanInstance full = pipeline::full_pipeline(instance);
+  if (!full.validate()) {  // it has more visits
+    return fmt::format("the full pipeline, all {} stages, is too large to be planned: {} visits are more than {}\n",
+                       full.stages, visits_of(full), pipeline::max_plan_visits);
+  }
+  PlanSearch again = search;
+  again.searches = static_cast<int>(std::min<std::int64_t>(search.searches, most_searches(full)));
+  if (!options.has("evaluations")) again.evaluations = pipeline::affordable_evaluations(full, *search.seconds);
+  const double all = search_plan(full, again, clock).seconds;
+  return fmt::format(
+      "the full pipeline, all {} stages and all nodes, planned the same way: {:.2f} s ({:.0f} % less with "
+      "skipping)\n",
+      full.stages, all, 100.0 * (1.0 - seconds / all));
+}
+
+std::string plan_table(const PlanFile& file, const PlanReport& report, const FoundPlan& found,
+                       const std::string& comparison) {
   const PlanInstance& instance = file.instance;
   std::string out;
   add(out, "an iteration of {} microbatches takes {:.2f} s; each visits {} of {} stages\n", instance.microbatches(),
       report.seconds, instance.path_length, instance.stages);
-  add(out,
-      "the full pipeline, all {} stages and all nodes, planned the same way: {:.2f} s ({:.0f} % less with "
-      "skipping)\n\n",
-      instance.stages, full.seconds, 100.0 * (1.0 - report.seconds / full.seconds));
+  add(out, "{}\n", comparison);
   add(out, "stage  node  {:<24}  visits  busy s  idle\n", "where");
   for (std::size_t s = 0; s < found.plan.stages.size(); ++s) {
     for (const int node : found.plan.stages[s]) {
@@ -129,10 +158,8 @@ ExitCode run_plan(const Options& options) {
   if (options.has("json")) {
     options.out() << plan_json(file->instance, *search, found);
   } else {
-    const PlanInstance all_stages = pipeline::full_pipeline(file->instance);
-    PlanSearch again = *search;
-    if (!options.has("evaluations")) again.evaluations = pipeline::affordable_evaluations(all_stages, *search->seconds);
-    options.out() << plan_table(*file, *report, found, search_plan(all_stages, again, clock));
+    options.out() << plan_table(*file, *report, found,
+                                compare_with_full(options, file->instance, *search, found.seconds, clock));
   }
   if (found.stopped_by_time) {
     options.err() << "starling plan: stopped by the time; the same seed may give another plan on another machine\n";

@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "gossip/base/printable.h"
 #include "gossip/base/real_env.h"
@@ -22,30 +23,75 @@ std::string shown(const json& value) {
   return printable(value.dump(-1, ' ', true, json::error_handler_t::replace), 40);
 }
 
-// NaN and Infinity are what many programs write for a number that is none; JSON has neither.
+// Two tables of the most nodes have 8 million values. So many, even if all are lists, take half a gigabyte when parsed.
+constexpr std::size_t max_values = 9'000'000;
+constexpr int max_levels = 16;
+
+// Looks at brackets and commas only, before the parser asks for memory and whatever walks through lists for stack.
+Status check_size(std::string_view text) {
+  std::size_t values = 1;
+  int levels = 0;
+  bool quoted = false;
+  for (std::size_t k = 0; k < text.size(); ++k) {
+    const char c = text[k];
+    if (quoted) {
+      if (c == '\\') ++k;
+      quoted = c != '"';
+      continue;
+    }
+    quoted = c == '"';
+    if (c == ']' || c == '}') --levels;
+    const bool opens = c == '[' || c == '{';
+    if (opens && ++levels > max_levels) return bad(fmt::format("lists are nested more than {} deep", max_levels));
+    if ((opens || c == ',') && ++values > max_values)
+      return bad(fmt::format("there are more than {} values", max_values));
+  }
+  return {};
+}
+
+// NaN and Infinity are what many programs write for a number that is none; JSON has neither. `byte`: where the parser
+// stopped, counted from 1, which is inside of the word.
 bool is_no_number(std::string_view text, std::size_t byte) {
-  const std::size_t from = byte < 9 ? 0 : byte - 9;
-  const std::string_view around = text.substr(from, 12);
-  return around.find("NaN") != around.npos || around.find("nan") != around.npos ||
-         around.find("Infinity") != around.npos || around.find("inf") != around.npos;
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  std::size_t from = std::min(byte == 0 ? 0 : byte - 1, text.size());
+  while (from > 0 && is_letter(text[from - 1])) --from;
+  std::string word;
+  while (from < text.size() && is_letter(text[from])) word += static_cast<char>(text[from++] | 0x20);  // in lower case
+  return word == "nan" || word == "inf" || word == "infinity";
+}
+
+// The library's message without its own name for the error and without the place, which is said before it.
+std::string reason_of(std::string_view what) {
+  if (const auto end = what.find("] "); end != what.npos) what.remove_prefix(end + 2);
+  if (what.starts_with("parse error at")) what.remove_prefix(what.find(": ") + 2);
+  return printable(what, 160);
 }
 
 Result<json> parse_object(std::string_view text) {
+  if (text.find_first_not_of(" \t\r\n") == text.npos) return bad("the file is empty");
+  if (Status status = check_size(text); !status) return tl::unexpected(status.error());
+  std::set<std::string> keys;
+  std::optional<std::string> twice;
+  const auto note_key = [&](int level, json::parse_event_t event, json& value) {
+    if (level != 1 || event != json::parse_event_t::key) return true;
+    if (!keys.insert(value.get<std::string>()).second) twice = value.get<std::string>();
+    return true;
+  };
   try {
-    json out = json::parse(text);
+    json out = json::parse(text, note_key);
     if (!out.is_object()) return bad("the file must hold one JSON object, got " + shown(out));
+    if (twice) return bad(fmt::format("'{}' is given twice", printable(*twice, 40)));
     return out;
   } catch (const json::parse_error& failure) {
-    const auto line =
-        1 +
-        std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(failure.byte, text.size())), '\n');
+    const auto before = static_cast<std::ptrdiff_t>(std::min(failure.byte, text.size()));
+    const auto line = 1 + std::count(text.begin(), text.begin() + before, '\n');
     if (is_no_number(text, failure.byte)) {
       return bad(fmt::format(
           "line {} has NaN or Infinity where a number is needed: measure that link, or leave the node out", line));
     }
-    return bad(fmt::format("not JSON: line {}, byte {}: {}", line, failure.byte, printable(failure.what(), 160)));
+    return bad(fmt::format("not JSON: line {}, byte {}: {}", line, failure.byte, reason_of(failure.what())));
   } catch (const json::out_of_range& failure) {
-    return bad(fmt::format("a number is out of range: {}", printable(failure.what(), 160)));
+    return bad("a number is out of range: " + reason_of(failure.what()));
   }
 }
 
@@ -58,7 +104,7 @@ class Reader {
     if (Status status = read_nodes(); !status) return tl::unexpected(status.error());
     if (Status status = read_iteration(); !status) return tl::unexpected(status.error());
     if (Status status = out_.instance.validate(); !status) return tl::unexpected(status.error());
-    read_names();
+    if (Status status = read_names(); !status) return tl::unexpected(status.error());
     return std::move(out_);
   }
 
@@ -77,7 +123,7 @@ class Reader {
     const auto got = number(value, where);
     if (!got) return tl::unexpected(got.error());
     if (*got != std::floor(*got) || std::abs(*got) > 1e9)
-      return bad(fmt::format("{} must be a whole number, got {}", where, shown(value)));
+      return bad(fmt::format("{} must be a whole number of at most 1000000000, got {}", where, shown(value)));
     return static_cast<int>(*got);
   }
 
@@ -220,24 +266,32 @@ class Reader {
         if (!size) return tl::unexpected(size.error());
         in.stage_sizes.push_back(*size);
       }
-      in.originators = in.stage_sizes[0];
-    } else if (find("originators") != nullptr) {
+    }
+    if (find("originators") != nullptr) {
       const auto value = whole("originators");
       if (!value) return tl::unexpected(value.error());
       in.originators = *value;
+    } else if (!in.stage_sizes.empty()) {
+      in.originators = in.stage_sizes[0];
     } else {
       in.originators = in.stages < 1 ? 1 : (in.nodes + in.stages - 1) / in.stages;
     }
     return {};
   }
 
-  void read_names() {
-    const json* names = find("locations");
+  Status read_names() {
     const auto n = static_cast<std::size_t>(out_.instance.nodes);
+    out_.names.resize(n);
+    const json* names = find("locations");
+    if (names == nullptr || names->is_null()) return {};
+    if (!names->is_array() || names->size() != n)
+      return bad(fmt::format("'locations' must be a list with a name for each of the {} nodes", n));
     for (std::size_t i = 0; i < n; ++i) {
-      const bool named = names != nullptr && names->is_array() && i < names->size() && (*names)[i].is_string();
-      out_.names.push_back(named ? printable((*names)[i].get<std::string>(), 24) : std::string());
+      if (!(*names)[i].is_string())
+        return bad(fmt::format("locations[{}] must be a text, got {}", i, shown((*names)[i])));
+      out_.names[i] = printable((*names)[i].get<std::string>(), 24);
     }
+    return {};
   }
 
   const json& object_;

@@ -8,9 +8,10 @@
 //   originators                  that many nodes; left out as well: nodes / num_stages, rounded up
 //   locations                    names for people, one a node; may be left out
 //
-// Other keys are left alone. Every mistake has a message of its own; nothing is guessed.
+// Other keys are left alone, but none may stand there twice. Every mistake has a message of its own; nothing is guessed.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +25,7 @@ constexpr std::uint64_t max_plan_file_bytes = 64 << 20;
 
 struct PlanFile {
   pipeline::PlanInstance instance;  // valid
-  std::vector<std::string> names;   // one a node; its number where the file has no location
+  std::vector<std::string> names;   // one a node; empty where the file has none
 };
 
 // bad_config, with what is wrong and where.

@@ -1,5 +1,5 @@
 // Searches for a skip plan on all cores: independent planners with seeds of their own, one a thread, and the best of their
-// plans. The only file outside of the worker that starts threads: they share nothing but the instance, which they read.
+// plans. The threads start and end here, and share nothing but the instance, which they read.
 //
 // How much is searched is a count, not a time, so that the same instance, seed, evaluations and number of searches give the
 // same plan. From a budget in seconds the count follows by a fixed price per evaluation that an idle machine beats; the time

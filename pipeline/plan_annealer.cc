@@ -16,16 +16,10 @@ constexpr double rounding_seconds = 1e-9;
 // The critical chain is looked for again after this many accepted moves.
 constexpr int accepted_per_critical = 2;
 
-struct Share {
-  Move move;
-  std::uint64_t parts;
-};
 // How often each move is tried. Single hops are the fine work; most others are rarely accepted once the plan is cold.
-constexpr Share shares[] = {{Move::swap_nodes, 12},      {Move::change_hop, 40}, {Move::exchange_hops, 15},
-                            {Move::trade_stages, 20},    {Move::swap_order, 5},  {Move::shift_start, 4},
-                            {Move::swap_originators, 4}, {Move::change_group, 2}};
-constexpr std::uint64_t all_parts = 102;
-constexpr std::uint64_t free_size_parts = 6;  // move_node, of all_parts + these, when stage sizes are free
+constexpr MoveShare shares[] = {{Move::swap_nodes, 12},      {Move::change_hop, 40}, {Move::exchange_hops, 15},
+                                {Move::trade_stages, 20},    {Move::swap_order, 5},  {Move::shift_start, 4},
+                                {Move::swap_originators, 4}, {Move::change_group, 2}};
 
 }  // namespace
 
@@ -98,22 +92,13 @@ void PlanAnnealer::remember() {
   best_ = layout_.plan();
 }
 
-Move PlanAnnealer::draw_move(Stream& random) const {
-  std::uint64_t part = random.below(all_parts + (instance_.stage_sizes.empty() ? free_size_parts : 0));
-  for (const Share& share : shares) {
-    if (part < share.parts) return share.move;
-    part -= share.parts;
-  }
-  return Move::move_node;
-}
-
 PlanLayout::Hint PlanAnnealer::draw_hint(Stream& random) const {
   if (critical_.empty() || random.below(2) == 0) return {};
   return critical_[random.below(critical_.size())];
 }
 
 void PlanAnnealer::step(double temperature, Stream& random) {
-  const Move move = draw_move(random);
+  const Move move = draw_move(instance_, shares, random);
   if (placement_ == Placement::kept && (move == Move::swap_nodes || move == Move::move_node)) return;
   const PlanLayout::Hint hint = draw_hint(random);
   if (!layout_.propose(move, hint, time_.seconds / 2, random)) return;

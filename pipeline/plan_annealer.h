@@ -48,15 +48,13 @@ class PlanAnnealer {
   void step(double temperature, Stream& random);
 
   double seconds() const { return time_.seconds; }
-  // The fewest seconds so far (with the price of changes), and their plan.
+  // The best plan so far, and its seconds (without the price of changes, which decides which plan is best).
   double best_seconds() const { return best_time_; }
   const SkipPlan& best() const { return best_; }
   int best_changes() const { return best_changes_; }  // paths of it that differ from the anchor
 
  private:
-  PlanLayout::Move draw_move(Stream& random) const;
   PlanLayout::Hint draw_hint(Stream& random) const;
-  void set_changed_paths();
   bool differs(int microbatch, std::span<const int> path, double start) const;
   double price() const { return price_ * differing_; }
   void remember();

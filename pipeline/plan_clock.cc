@@ -9,6 +9,7 @@ namespace {
 
 // A node that is free within this time of an arrival counts as free.
 constexpr double tolerance_seconds = 1e-12;
+// So a run begins at most a twelfth of the kept one before what changes; each costs a copy of the state.
 constexpr std::size_t checkpoint_count = 12;
 
 constexpr std::size_t at(int index) { return static_cast<std::size_t>(index); }

@@ -60,8 +60,9 @@ Status check_sizes(const PlanInstance& in) {
   }
   const double visits = static_cast<double>(in.originators) * in.microbatches_per_originator * in.path_length;
   if (visits > max_plan_visits) {
-    return bad(fmt::format("{:.0f} visits (originators x microbatches x path_length) are more than {}", visits,
-                           max_plan_visits));
+    return bad(
+        fmt::format("{:.0f} visits (originators x microbatches x path_length) are more than {}: lower one of them",
+                    visits, max_plan_visits));
   }
   return {};
 }
@@ -84,6 +85,7 @@ Status check_nodes(const PlanInstance& in) {
 Status check_delays(const PlanInstance& in) {
   for (int i = 0; i < in.nodes; ++i) {
     for (int j = 0; j < in.nodes; ++j) {
+      if (i == j) continue;  // a node sends nothing to itself
       const double delay = in.delay(i, j);
       if (std::isnan(delay)) return bad(fmt::format("delays[{}][{}] is NaN; a delay is a number of seconds", i, j));
       if (delay < 0.0) return bad(fmt::format("delays[{}][{}] is negative ({}); a delay is at least 0 s", i, j, delay));

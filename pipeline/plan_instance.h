@@ -21,7 +21,7 @@ namespace starling::pipeline {
 
 struct PlanInstance {
   int nodes = 0;
-  std::vector<double> delays;           // [i * nodes + j]: seconds one activation takes from i to j, one way
+  std::vector<double> delays;           // [i * nodes + j]: s for one activation from i to j, one way; i to i is unused
   std::vector<double> forward_seconds;  // per node and microbatch; backward takes 1.5 times, the loss a quarter of it
   std::vector<int> memory;              // per node: microbatches held between the forward and the backward pass
   int stages = 0;

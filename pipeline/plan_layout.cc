@@ -8,6 +8,9 @@ namespace {
 
 constexpr std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
+// Of move_node where stage sizes are free, beside about a hundred of the other moves.
+constexpr std::uint64_t free_size_parts = 6;
+
 int below(Stream& random, std::size_t bound) { return static_cast<int>(random.below(bound)); }
 
 }  // namespace
@@ -290,6 +293,7 @@ bool PlanLayout::trade_stages(int i, Stream& random) {
     mutable_path(i)[k] = any_member(t, random);
     mutable_path(j)[l] = any_member(s, random);
   }
+  // Most go up through the stages again; the others keep their place in the order where that is allowed.
   for (const int changed : {i, j}) {
     if (random.below(10) < 7 || !order_holds(changed)) sort_path(changed);
   }
@@ -305,6 +309,7 @@ bool PlanLayout::swap_order(int i, Stream& random) {
 }
 
 bool PlanLayout::shift_start(int i, double latest, Stream& random) {
+  // Often back to the begin, which a draw alone would never hit.
   const double start = random.below(10) < 3 ? 0.0 : random.uniform() * latest;
   if (start == starts_[at(i)]) return false;
   touch(i);
@@ -336,6 +341,17 @@ bool PlanLayout::change_group(int i, Stream& random) {
     *hop = to;
   }
   return true;
+}
+
+PlanLayout::Move draw_move(const PlanInstance& instance, std::span<const MoveShare> shares, Stream& random) {
+  std::uint64_t parts = instance.stage_sizes.empty() ? free_size_parts : 0;
+  for (const MoveShare& share : shares) parts += share.parts;
+  std::uint64_t part = random.below(parts);
+  for (const MoveShare& share : shares) {
+    if (part < share.parts) return share.move;
+    part -= share.parts;
+  }
+  return PlanLayout::Move::move_node;
 }
 
 }  // namespace starling::pipeline

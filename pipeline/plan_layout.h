@@ -18,7 +18,7 @@
 // Pure: chance comes from the Stream that is handed in.
 #pragma once
 
-#include <array>
+#include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
@@ -41,7 +41,6 @@ class PlanLayout {
     swap_originators,
     change_group
   };
-  static constexpr std::size_t move_count = 9;
 
   // What a move begins with, when somebody knows where the trouble is.
   struct Hint {
@@ -71,7 +70,6 @@ class PlanLayout {
   double start(int microbatch) const { return starts_[static_cast<std::size_t>(microbatch)]; }
   double start_before(int microbatch) const { return old_starts_[static_cast<std::size_t>(microbatch)]; }
   int stage_of(int node) const { return stage_of_[static_cast<std::size_t>(node)]; }
-  std::span<const int> members(int stage) const { return members_[static_cast<std::size_t>(stage)]; }
   int microbatches() const { return microbatches_; }
   // All paths in ascending order of stages, starting at once: this cannot lock up.
   void straighten();
@@ -113,5 +111,13 @@ class PlanLayout {
   std::vector<double> old_starts_;
   std::vector<std::pair<int, int>> moved_;  // (node, its stage before)
 };
+
+// How often a search tries a move: this many parts of all.
+struct MoveShare {
+  PlanLayout::Move move;
+  std::uint64_t parts;
+};
+// One of these moves or, if stage sizes are free, move_node.
+PlanLayout::Move draw_move(const PlanInstance& instance, std::span<const MoveShare> shares, Stream& random);
 
 }  // namespace starling::pipeline

@@ -33,9 +33,14 @@ Result<ChangedInstance> checked(ChangedInstance changed) {
   return changed;
 }
 
+void check_node(const PlanInstance& instance, int node) {
+  STARLING_CHECK(node >= 0 && node < instance.nodes, "what changes is a node of the instance");
+}
+
 }  // namespace
 
 Result<ChangedInstance> node_died(const PlanInstance& instance, const SkipPlan& plan, int node) {
+  check_node(instance, node);
   ChangedInstance out;
   for (int n = 0; n < instance.nodes; ++n) {
     if (n != node) out.before.push_back(n);
@@ -97,6 +102,7 @@ Result<ChangedInstance> node_joined(const PlanInstance& instance, const SkipPlan
 }
 
 Result<ChangedInstance> speed_changed(const PlanInstance& instance, int node, double forward_seconds) {
+  check_node(instance, node);
   ChangedInstance out{instance, std::vector<int>(at(instance.nodes))};
   std::iota(out.before.begin(), out.before.end(), 0);
   out.instance.forward_seconds[at(node)] = forward_seconds;

@@ -22,7 +22,7 @@ struct ChangedInstance {
   std::vector<int> before;  // per node: its number in the instance before; -1: it joined
 };
 
-// REQUIRES (all three): a valid instance and a plan for it that obeys the rules.
+// REQUIRES (all three): a valid instance, a plan for it that obeys the rules, and a node of it.
 // bad_config: what is left cannot be planned for (too few nodes).
 Result<ChangedInstance> node_died(const PlanInstance& instance, const SkipPlan& plan, int node);
 // The newcomer gets the highest number. With given sizes it goes to the middle stage that has most to do.

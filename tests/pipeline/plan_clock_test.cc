@@ -166,7 +166,7 @@ RC_GTEST_PROP(PlanClockProperty, GivesUpOnlyWhatIsOverTheLimit, ()) {
   }
 }
 
-TEST(PlanClock, TwoMicrbatchesThatHoldWhatTheOtherNeedsLockUp) {
+TEST(PlanClock, TwoMicrobatchesThatHoldWhatTheOtherNeedsLockUp) {
   PlanInstance in;
   in.nodes = 4;
   in.delays.assign(16, 1.0);

@@ -4,6 +4,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "pipeline/plan_clock.h"
 #include "pipeline/planner.h"
@@ -163,6 +164,27 @@ TEST(PlanRepair, WithoutEnoughNodesThereIsNoInstance) {
   const auto died = node_died(instance, planned(instance, 10), 0);
   ASSERT_FALSE(died);
   EXPECT_NE(died.error().message.find("fewer nodes (5) than stages (6)"), std::string::npos) << died.error().message;
+}
+
+TEST(PlanRepair, AChangeThatIsNotValidIsRefused) {
+  const PlanInstance instance = test::corrected_instance();
+  const SkipPlan old = planned(instance, 10);
+  std::vector<double> delays(20, 0.5);
+  const auto expect_refused = [](const Result<ChangedInstance>& changed, const std::string& what) {
+    ASSERT_FALSE(changed) << what;
+    EXPECT_EQ(changed.error().code, ErrorCode::bad_config);
+    EXPECT_NE(changed.error().message.find(what), std::string::npos) << changed.error().message;
+  };
+  EXPECT_TRUE(node_joined(instance, old, delays, delays, 0.4, 3));
+  expect_refused(node_joined(instance, old, delays, delays, 0.4, 0), "memory of node 20 is 0");
+  expect_refused(node_joined(instance, old, delays, delays, -0.4, 3), "forward_seconds of node 20");
+  expect_refused(speed_changed(instance, 3, std::nan("")), "forward_seconds of node 3 is nan");
+  std::vector<double> broken = delays;
+  broken[7] = std::nan("");
+  expect_refused(node_joined(instance, old, broken, delays, 0.4, 3), "delays[20][7] is NaN");
+  expect_refused(node_joined(instance, old, delays, broken, 0.4, 3), "delays[7][20] is NaN");
+  delays.pop_back();
+  expect_refused(node_joined(instance, old, delays, broken, 0.4, 3), "a delay to and from each");
 }
 
 }  // namespace

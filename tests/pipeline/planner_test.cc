@@ -156,14 +156,8 @@ TEST(CheckPlan, EachRuleIsFoundBroken) {
                  }),
                  "steps back");
   expect_refused(with([](SkipPlan& p) {
-                   for (int k = 0; k < 6; ++k)
-                     p.paths[static_cast<std::size_t>(k)].hops = {p.stages[1][0], p.stages[2][0], p.stages[3][0]};
-                   for (int k = 6; k < 12; ++k)
-                     p.paths[static_cast<std::size_t>(k)].hops = {p.stages[1][0], p.stages[2][0], p.stages[3][0]};
-                   for (int k = 12; k < 18; ++k)
-                     p.paths[static_cast<std::size_t>(k)].hops = {p.stages[1][0], p.stages[2][0], p.stages[3][0]};
-                   for (int k = 18; k < 24; ++k)
-                     p.paths[static_cast<std::size_t>(k)].hops = {p.stages[1][0], p.stages[2][0], p.stages[3][0]};
+                   for (std::size_t k = 0; k < 24; ++k)
+                     p.paths[k].hops = {p.stages[1][0], p.stages[2][0], p.stages[3][0]};
                  }),
                  "unevenly");
   expect_refused(with([](SkipPlan& p) { p.paths[0].originator = p.paths[1].originator; }), "instead of 6");
