@@ -109,8 +109,9 @@ std::vector<Originator::Action> Originator::on(const Event& event, const members
   for (const auto& [id, open] : open_) {
     if (open.give_up_at <= now) given_up.push_back(id);
   }
+  // Those that run out together are one give-up: what starts next must not wait 1.2^8 times as long for eight of them.
+  if (!given_up.empty()) give_up_factor_ = std::min(64.0, give_up_factor_ * 1.2);
   for (const MicrobatchId& id : given_up) {
-    give_up_factor_ = std::min(64.0, give_up_factor_ * 1.2);
     open_.erase(id);
     out.emplace_back(GiveUp{id});
   }
@@ -121,14 +122,15 @@ std::vector<Originator::Action> Originator::on(const Event& event, const members
 void Originator::finish(const MicrobatchId& id, TimePoint now) {
   const auto it = open_.find(id);
   if (it == open_.end()) return;
-  completion_.add(now - it->second.started);
+  (it->second.pace == Pace::ahead ? completion_ahead_ : completion_).add(now - it->second.started);
   give_up_factor_ = std::max(1.0, give_up_factor_ * 0.8);
   open_.erase(it);
 }
 
-Duration Originator::give_up_age() const {
-  if (completion_.empty()) return scale(first_give_up_age, give_up_factor_);
-  return scale(completion_.value() * 3 + std::chrono::seconds(1), give_up_factor_);
+Duration Originator::give_up_age(Pace pace) const {
+  const auto& samples = pace == Pace::ahead ? completion_ahead_ : completion_;
+  if (samples.empty()) return scale(first_give_up_age, give_up_factor_);
+  return scale(samples.value() * 3 + std::chrono::seconds(1), give_up_factor_);
 }
 
 std::int64_t Originator::in_flight_limit(const Clock& clock) const {
@@ -169,8 +171,9 @@ void Originator::start_some(const membership::Swarm& swarm, const Clock& clock, 
   const std::int64_t limit = in_flight_limit(clock);
   while (started_ < share_ && static_cast<std::int64_t>(open_.size()) < limit) {
     const MicrobatchId id{config_.self, config_.boot, step_, static_cast<std::uint32_t>(started_++)};
-    const Duration age = give_up_age();
-    open_.emplace(id, Open{now, config_.give_ups == GiveUps::on ? now + age : never});
+    const Pace pace = step_ > clock.done_half + 1 ? Pace::ahead : Pace::with_the_swarm;
+    const Duration age = give_up_age(pace);
+    open_.emplace(id, Open{now, pace, config_.give_ups == GiveUps::on ? now + age : never});
     out.emplace_back(Start{id, age});
   }
   if (started_ >= share_ && share_ > 0 && !share_said_) {

@@ -91,13 +91,17 @@ class Originator {
   std::size_t open() const { return open_.size(); }
   // Multiplies the published speed: lowered when a deadline cut a step short.
   double speed_factor() const { return speed_factor_; }
+  // Started in a step that the swarm is in, or ahead of it: hops hold those until the others come. Their times are kept
+  // apart, or one step that waits for a give-up would triple the age of the next, and so on.
+  enum class Pace : std::uint8_t { with_the_swarm, ahead };
   // Of a microbatch that is started now.
-  Duration give_up_age() const;
+  Duration give_up_age(Pace pace = Pace::with_the_swarm) const;
   void set_last_step(Step last_step) { config_.last_step = last_step; }
 
  private:
   struct Open {
     TimePoint started;
+    Pace pace;
     TimePoint give_up_at;
   };
   std::int64_t in_flight_limit(const Clock& clock) const;
@@ -111,7 +115,8 @@ class Originator {
   std::int64_t share_ = 0;                  // of this step's batch, among sharers_
   std::vector<NodeId> sharers_;
   bool share_said_ = false;
-  net::Quantile90 completion_;
+  net::Quantile90 completion_;              // with the swarm
+  net::Quantile90 completion_ahead_;
   double give_up_factor_ = 1.0;
   double speed_factor_ = 1.0;
   TimePoint lead_bound_ends_ = never;      // a timer of its own for the lead bound

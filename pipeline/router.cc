@@ -9,6 +9,7 @@ namespace {
 
 constexpr double ewma_weight = 1.0 / 8.0;
 constexpr double avoid_forwards = 20.0;
+constexpr Step remembered_steps = 8;
 constexpr double least_avoid_seconds = 1.0;
 // Of a peer that has not reported yet: small, so that it is tried and measured.
 constexpr double unknown_microbatch_seconds = 1e-3;
@@ -102,8 +103,7 @@ std::vector<Hop> Router::plan(const MicrobatchId& id, const membership::Swarm& s
 }
 
 void Router::opened(const MicrobatchId& id, std::vector<Hop> hops) {
-  // What is two steps old has ended, or is as good as lost.
-  while (!open_.empty() && open_.begin()->first.step + 2 <= id.step) ended(open_.begin()->first);
+  while (!open_.empty() && open_.begin()->first.step + remembered_steps <= id.step) ended(open_.begin()->first);
   for (const Hop& hop : hops) ++costs_[hop.peer].open;
   open_[id] = std::move(hops);
 }

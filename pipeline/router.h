@@ -48,7 +48,8 @@ class Router {
   // here: routing gives equals equal queues, and reports are too old to say better. Nothing when there is none.
   std::optional<Duration> best_alternative(Stage stage, const membership::Swarm& swarm, std::size_t queued) const;
 
-  // A microbatch of ours goes this way, until it ends: home again with its gradients, lost or given up.
+  // A microbatch of ours goes this way, until it ends: home again with its gradients. One that was given up is not said to
+  // have ended and counts for eight steps: who swallows microbatches is not idle, and gets fewer of them.
   void opened(const MicrobatchId& id, std::vector<Hop> hops);
   void ended(const MicrobatchId& id);
   // Empty: not open.

@@ -135,15 +135,15 @@ TEST(Router, ExpectedTimeIsWhatIsOpenThereAndTheLink) {
   EXPECT_NEAR(expected(), 1.3, rounding) << "an end counts once";
 }
 
-TEST(Router, WhatIsTwoStepsOldIsNotOpenAnyMore) {
+TEST(Router, WhatNeverEndedCountsForEightSteps) {
   Swarm swarm = swarm_of(2, 1);
   swarm.peers[id_of(11)].record.microbatch_seconds = 0.6;
   Router router = router_of(1, Routing::adaptive, 2);
   router.opened(microbatch(1, 1, 0), {{1, id_of(11)}});
   EXPECT_EQ(router.way_of(microbatch(1, 1, 0)).size(), 1U);
-  router.opened(microbatch(1, 2, 0), {{1, id_of(11)}});
+  router.opened(microbatch(1, 8, 0), {{1, id_of(11)}});
   EXPECT_NEAR(seconds(router.expected(id_of(11), swarm)), 1.8, 1e-8);
-  router.opened(microbatch(1, 3, 0), {});
+  router.opened(microbatch(1, 9, 0), {});
   EXPECT_NEAR(seconds(router.expected(id_of(11), swarm)), 1.2, 1e-8);
   EXPECT_TRUE(router.way_of(microbatch(1, 1, 0)).empty());
 }

@@ -135,6 +135,7 @@ class SimWorld {
   void check_graphs(Node& node);
   void sweep();
   Duration longest_silence_allowed() const;
+  static Duration largest_give_up_age(const Node& node);
   void measure_skew(Node& node, Step step);
   void measure_silence(Node& node);
   void excuse_silence();
@@ -150,6 +151,7 @@ class SimWorld {
   Step largest_done_ = 0;
   Measured measured_;
   TimePoint last_completed_ = never;                        // never: none yet, or no originator ran since
+  Duration largest_age_{};                                  // given to a microbatch since something was completed
   bool silence_excused_ = false;
   std::map<NodeId, net::Transport*> transports_;
   std::map<MicrobatchId, std::int64_t> added_by_;           // how many middle workers added this microbatch's gradient

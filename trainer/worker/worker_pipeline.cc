@@ -401,7 +401,6 @@ void Worker::carry_out(const Originator::GiveUp& action) {
   }
   const std::vector<net::Hop> way = router_.way_of(action.microbatch);
   hops.insert(hops.end(), way.begin(), way.end());
-  router_.ended(action.microbatch);
   abandon(action.microbatch, hops, {});
   free_microbatch(action.microbatch);
 }
