@@ -16,8 +16,7 @@
 // CheckFree).
 //
 // What is copied: phi, Adam's state and the outer momentum; what an exchange changes, phi and momentum, is what is copied
-// again. A newcomer without momentum trails its donor by a whole round's movement, and stands three to five times as far
-// from its partners at its first exchanges as they from each other.
+// again. Without momentum a newcomer would trail its donor by what the donor's momentum still moves it.
 //
 // A donor's numbers (step, round, tau) are its word; only sizes can be checked here and finiteness by the Load.
 // Pure: no I/O, no clock.
