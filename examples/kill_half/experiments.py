@@ -1,6 +1,6 @@
 """What is run: each experiment is the run of run.yaml with something changed, and something done to it at the kill."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Experiment:
     in_small: bool = False
     dash: str = ""             # of its curve: told apart without colour
     colour: str = "#000000"
-    control: bool = field(default=False)   # not a claim of ours, but what a claim is measured against
+    control: bool = False      # not a claim of ours, but what a claim is measured against
 
 
 EXPERIMENTS = (
@@ -58,10 +58,9 @@ EXPERIMENTS = (
 def arguments(experiment, scale, seed, folder):
     """The command line of `starling launch`, after the run file."""
     stages = experiment.stages or scale.stages
-    layers_per_stage = 1
     sets = [f"run.seed={seed}", f"run.output_dir={folder}", f"run.name={experiment.name}-{seed}",
             f"parallelism.stages={stages}", f"parallelism.replicas={scale.replicas}", f"training.max_steps={scale.steps}",
-            *scale.sets, f"model.num_hidden_layers={stages * layers_per_stage}", *experiment.sets]
+            *scale.sets, f"model.num_hidden_layers={stages}", *experiment.sets]
     out = ["--local-workers", str(stages * scale.replicas)]
     for text in sets:
         out += ["--set", text]
