@@ -113,6 +113,7 @@ struct JobRunner::State {
   JobResult run(const Encode& job) {
     const std::span<const float> part = job.part == StatePart::phi        ? slow->phi()
                                         : job.part == StatePart::momentum ? slow->momentum()
+                                        : job.part == StatePart::theta    ? model->theta()
                                         : job.part == StatePart::adam_m   ? model->adam_m()
                                                                           : model->adam_v();
     return StateMade{.bytes = encode_values(part, job.encoding)};
@@ -136,9 +137,12 @@ struct JobRunner::State {
     if (!out.error && job.adam_v) adam.v = read("adam_v", *job.adam_v);
     std::vector<float> momentum;
     if (!out.error && job.momentum) momentum = read("momentum", *job.momentum);
+    std::vector<float> theta;
+    if (!out.error && job.theta) theta = read("theta", *job.theta);
     if (out.error) return out;
     if (!job.phi) phi = draw_parameters(config.model, config.cut[stage], job.stage, config.seed);
     become(job.stage, std::move(phi), std::move(momentum), adam);
+    if (job.theta) model->set_theta(theta);
     return out;
   }
 
