@@ -155,7 +155,8 @@ struct JobRunner::State {
                               .stage = stage,
                               .batch = batch(),
                               .optimizer = config.optimizer,
-                              .max_grad_norm = config.training.max_grad_norm},
+                              .max_grad_norm = config.training.max_grad_norm,
+                              .activation_checkpointing = config.training.activation_checkpointing},
                   phi, adam);
     slow.emplace(std::move(phi), std::move(momentum));
   }
@@ -164,12 +165,14 @@ struct JobRunner::State {
 ComputeSizes compute_sizes(const LearnerConfig& config) {
   const BatchShape batch{.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
   const std::int64_t values = batch.sequences * batch.seq_len * config.model.hidden_size;
+  const std::int64_t block = config.training.activation_checkpointing ? block_input_bytes(config.model, batch)
+                                                                      : block_saved_bytes(config.model, batch);
   ComputeSizes sizes;
   sizes.activation_bytes = static_cast<std::int64_t>(encoded_bytes(values, config.activation_encoding));
   for (std::size_t i = 0; i < config.cut.size(); ++i) {
     const StageLayers& layers = config.cut[i];
     sizes.parameters.push_back(parameter_count(config.model, layers, static_cast<Stage>(i)));
-    std::int64_t kept = (layers.last - layers.first) * block_saved_bytes(config.model, batch);
+    std::int64_t kept = (layers.last - layers.first) * block;
     // An originator also keeps what came out of its own blocks, the inputs and the targets.
     const auto word = static_cast<std::int64_t>(sizeof(float));
     if (i == 0) kept += (values + 2 * batch.sequences * batch.seq_len) * word;

@@ -14,6 +14,10 @@ std::int64_t block_saved_bytes(const ModelConfig& model, const BatchShape& batch
   return batch.sequences * batch.seq_len * floats_per_row * static_cast<std::int64_t>(sizeof(float));
 }
 
+std::int64_t block_input_bytes(const ModelConfig& model, const BatchShape& batch) {
+  return batch.sequences * batch.seq_len * model.hidden_size * static_cast<std::int64_t>(sizeof(float));
+}
+
 Model::Model(const ModelConfig& config, const BatchShape& batch)
     : attention_{.tokens = batch.seq_len,
                  .heads = config.num_attention_heads,
