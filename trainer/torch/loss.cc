@@ -6,29 +6,16 @@
 #include <cmath>
 
 #include "trainer/torch/ops.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::trainer {
 namespace {
-
-// Larger blocks spare the head's gradient, which every block adds to, a trip through memory; smaller ones stay nearer to
-// the processor. Measured at vocabularies of 8,192 and 32,000: flat from 16 to 64 MB.
-constexpr std::int64_t block_floats = 1 << 22;
-constexpr std::int64_t fewest_rows = 128;
-
-// Rows of logits that stand in memory at a time. A function of the shape alone, so that threads change no sum.
-std::int64_t block_rows(std::int64_t rows, std::int64_t vocab) {
-  return std::min(rows, std::max(fewest_rows, block_floats / vocab));
-}
 
 std::span<const std::int32_t> part_of(std::span<const std::int32_t> all, std::int64_t first, std::int64_t count) {
   return all.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
 }
 
 }  // namespace
-
-std::int64_t logits_bytes(std::int64_t rows, std::int64_t vocab) {
-  return block_rows(rows, vocab) * vocab * static_cast<std::int64_t>(sizeof(float));
-}
 
 at::Tensor logits(const StageParameters& weights, const at::Tensor& x, double eps) {
   return at::mm(ops::rms_norm(x, weights.final_norm, eps).y, weights.head.t());
@@ -39,7 +26,7 @@ HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, 
   ops::Normed normed = ops::rms_norm(x, weights.final_norm, eps);
   const std::int64_t rows = x.size(0);
   const std::int64_t vocab = weights.head.size(0);
-  const at::Tensor block = at::empty({block_rows(rows, vocab), vocab}, x.options());
+  const at::Tensor block = at::empty({logits_rows(rows, vocab), vocab}, x.options());
   at::Tensor d_normed = at::empty_like(normed.y);
   // Adds the gradients of one block to the head's, or takes them away again; the block's loss.
   const auto block_loss = [&](std::int64_t first, double sign) {
@@ -68,7 +55,7 @@ HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, 
 
 double loss_only(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
                  double eps) {
-  const std::int64_t step = block_rows(x.size(0), weights.head.size(0));
+  const std::int64_t step = logits_rows(x.size(0), weights.head.size(0));
   double sum = 0.0;
   for (std::int64_t first = 0; first < x.size(0); first += step) {
     const std::int64_t count = std::min(step, x.size(0) - first);
