@@ -68,6 +68,10 @@ StageMemory stage_memory(const ModelConfig& model, const TrainingConfig& trainin
     if (model.tie_word_embeddings) out.gradients += model.vocab_size * model.hidden_size * word;
     out.logits = logits_rows(rows, model.vocab_size) * model.vocab_size * word;
   }
+  if (layers.last - layers.first == model.num_hidden_layers) {
+    // One stage for all blocks: nothing is open when the optimizer steps, so the new set lies where that was.
+    out.versions = std::max<std::int64_t>(0, array - out.kept - out.logits - out.scratch);
+  }
   return out;
 }
 

@@ -23,8 +23,9 @@ std::int64_t logits_rows(std::int64_t rows, std::int64_t vocab);
 
 // All in bytes.
 struct StageMemory {
-  std::int64_t weights = 0;    // 4 N
-  std::int64_t versions = 0;   // 4 N: the set that an optimizer step makes while the old one stands
+  std::int64_t weights = 0;  // 4 N
+  std::int64_t versions =
+      0;  // 4 N: the set that an optimizer step makes while the old one stands for open microbatches
   std::int64_t gradients = 0;  // 4 N, and V D for a tied head
   std::int64_t adam = 0;       // 8 N
   std::int64_t slow = 0;       // 8 N: phi and outer momentum

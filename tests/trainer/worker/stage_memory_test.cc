@@ -53,6 +53,17 @@ TEST(StageMemory, CheckpointedBlocksKeepTheirInput) {
       << "one block, run again";
 }
 
+TEST(StageMemory, AWholeModelHasNothingOpenWhenItSteps) {
+  const StageMemory memory = stage_memory(model, training, {0, 4}, 0, 1);
+  const std::int64_t moving = memory.kept + memory.logits + memory.scratch;
+  EXPECT_EQ(memory.versions, 0) << "what was open took more";
+  EXPECT_EQ(memory.total(), memory.weights + memory.gradients + memory.adam + memory.slow + moving);
+  ModelConfig large = model;
+  large.vocab_size = 1 << 20;
+  const StageMemory wide = stage_memory(large, {.seq_len = 1, .micro_batch_size = 1}, {0, 4}, 0, 1);
+  EXPECT_EQ(wide.versions + wide.kept + wide.logits + wide.scratch, wide.weights);
+}
+
 TEST(StageMemory, LogitsStandSomeRowsAtATime) {
   EXPECT_EQ(logits_rows(512, 256), 512);
   EXPECT_EQ(logits_rows(100'000, 256), 16'384);
