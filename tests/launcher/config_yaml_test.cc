@@ -85,6 +85,14 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
        "run.yaml:5:30: model.tie_word_embeddings: expected true or false, got no; write false"},
       {"model: {rope_theta: .inf}\n",
        "run.yaml:5:21: model.rope_theta: expected a number, got .inf; it must be finite"},
+      {"model: {rope_scaling: 8}\n",
+       "run.yaml:5:23: model.rope_scaling: expected a map such as {rope_type: llama3, factor: 8.0, low_freq_factor: "
+       "1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192} or null, got 8"},
+      {"model: {rope_scaling: {rope_type: yarn}}\n",
+       "run.yaml:5:23: model.rope_scaling: rope_type: expected llama3 or null, got 'yarn'"},
+      {"model: {rope_scaling: {rope_type: llama3, factor: 8}}\n",
+       "run.yaml:5:23: model.rope_scaling: expected all five keys of a map such as {rope_type: llama3, factor: 8.0, "
+       "low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192} or null, got a mapping"},
       {"model: 3\n", "run.yaml:5:8: model: expected keys such as 'model_type', got 3"},
       {"model: [hidden_size]\n", "run.yaml:5:8: model: expected keys such as 'model_type', got a list of 1"},
       {"optimizer: {betas: 0.9}\n",
@@ -114,9 +122,6 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
        "run.yaml:5:9: 'model.init_from' comes in a later version of starling; remove it or set null"},
       {"tokenizer: {path: tokenizer.json}\n",
        "run.yaml:5:19: tokenizer.path: tokenizer files come in a later version; now it is byte"},
-      {"training: {max_steps: 100, activation_checkpointing: true}\n",
-       "run.yaml:5:28: 'training.activation_checkpointing' comes in a later version of starling; remove it or set "
-       "false"},
       {"training: {max_steps: 100, dtype: bfloat16}\n",
        "run.yaml:5:35: training.dtype: bfloat16 comes in a later version; now it is auto or float32"},
       {"outer: {compression: int8}\n",

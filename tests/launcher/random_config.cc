@@ -15,16 +15,16 @@ auto fields_of(const RunSection& s) {
   return std::tie(name, seed, output_dir);
 }
 auto fields_of(const trainer::ModelConfig& s) {
-  const auto& [a, b, c, d, e, f, g, h, i, j, k] = s;
-  return std::tie(a, b, c, d, e, f, g, h, i, j, k);
+  const auto& [a, b, c, d, e, f, g, h, i, j, k, l] = s;
+  return std::tie(a, b, c, d, e, f, g, h, i, j, k, l);
 }
 auto fields_of(const trainer::DataConfig& s) {
   const auto& [train, val, format, tokenizer] = s;
   return std::tie(train, val, format, tokenizer);
 }
 auto fields_of(const trainer::TrainingConfig& s) {
-  const auto& [a, b, c, d, e, f, g] = s;
-  return std::tie(a, b, c, d, e, f, g);
+  const auto& [a, b, c, d, e, f, g, h] = s;
+  return std::tie(a, b, c, d, e, f, g, h);
 }
 auto fields_of(const trainer::OptimizerConfig& s) {
   const auto& [a, b, c, d, e, f] = s;
@@ -129,6 +129,13 @@ void draw_model(Draw& draw, RunConfig& config) {
   model.vocab_size = draw.from(256, 100'000);
   model.max_position_embeddings = draw.from(1, 4096);
   model.rope_theta = draw.number(1.0, 1e6);
+  if (draw.coin()) {
+    const double low = draw.number(0.1, 4.0);
+    model.rope_scaling = {.factor = draw.number(1.0, 64.0),
+                          .low_freq_factor = low,
+                          .high_freq_factor = low + draw.number(0.1, 8.0),
+                          .original_max_position_embeddings = draw.from(1, 8192)};
+  }
   model.rms_norm_eps = draw.number(1e-8, 1e-3);
   model.tie_word_embeddings = draw.coin();
 
@@ -154,6 +161,7 @@ void draw_training(Draw& draw, RunConfig& config) {
     training.max_steps = steps;
   }
   training.max_grad_norm = draw.number(0.1, 10.0);
+  training.activation_checkpointing = draw.coin();
   training.dtype = draw.one_of<std::string>({"auto", "float32"});
   config.optimizer = {"adamw",
                       draw.number(1e-6, 1e-2),

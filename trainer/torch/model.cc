@@ -6,14 +6,6 @@
 
 namespace starling::trainer {
 
-std::int64_t block_saved_bytes(const ModelConfig& model, const BatchShape& batch) {
-  const std::int64_t queries = model.num_attention_heads * model.head_dim();
-  const std::int64_t keys = model.num_key_value_heads * model.head_dim();
-  const std::int64_t floats_per_row = 2 * model.hidden_size + 2 + (queries + 2 * keys) + queries +
-                                      model.num_attention_heads + 2 * model.intermediate_size;
-  return batch.sequences * batch.seq_len * floats_per_row * static_cast<std::int64_t>(sizeof(float));
-}
-
 Model::Model(const ModelConfig& config, const BatchShape& batch)
     : attention_{.tokens = batch.seq_len,
                  .heads = config.num_attention_heads,
@@ -21,7 +13,7 @@ Model::Model(const ModelConfig& config, const BatchShape& batch)
                  .head_dim = config.head_dim()},
       eps_(config.rms_norm_eps),
       rows_(batch.sequences * batch.seq_len),
-      rotary_(ops::rotary_table(batch.seq_len, config.head_dim(), config.rope_theta)) {}
+      rotary_(ops::rotary_table(batch.seq_len, config.head_dim(), config.rope_theta, config.rope_scaling)) {}
 
 at::Tensor Model::block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved) const {
   ops::Normed normed = ops::rms_norm(x, weights.input_norm, eps_);
