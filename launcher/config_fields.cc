@@ -115,6 +115,50 @@ const Codec<std::vector<std::int64_t>> stage_layers{
       return blocks.empty() ? std::string("auto") : write_integers(blocks);
     }};
 
+// The map of config.json. Every key is needed, as transformers needs it, and no other is known.
+Read<trainer::RopeScaling> read_rope_scaling(const YamlValue& value) {
+  constexpr std::string_view expected =
+      "a map such as {rope_type: llama3, factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, "
+      "original_max_position_embeddings: 8192}";
+  constexpr std::size_t keys = 5;
+  if (value.kind != YamlValue::Kind::map) return unexpected_value(expected, value);
+  trainer::RopeScaling scaling;
+  for (const YamlEntry& entry : value.entries) {
+    const auto fault = [&](const std::string& message) {
+      return tl::unexpected<std::string>(fmt::format("{}: {}", entry.key, message));
+    };
+    if (entry.key == "rope_type") {
+      if (!is_word(entry.value, "llama3")) return fault(unexpected_value("llama3", entry.value).value());
+      continue;
+    }
+    if (entry.key == "original_max_position_embeddings") {
+      const auto read = read_integer(entry.value);
+      if (!read) return fault(read.error());
+      scaling.original_max_position_embeddings = *read;
+      continue;
+    }
+    double* const to = entry.key == "factor"             ? &scaling.factor
+                       : entry.key == "low_freq_factor"  ? &scaling.low_freq_factor
+                       : entry.key == "high_freq_factor" ? &scaling.high_freq_factor
+                                                         : nullptr;
+    if (to == nullptr) return fault(fmt::format("unknown key; expected {}", expected));
+    const auto read = read_number(entry.value);
+    if (!read) return fault(read.error());
+    *to = *read;
+  }
+  if (value.entries.size() != keys) return unexpected_value(fmt::format("all five keys of {}", expected), value);
+  return scaling;
+}
+
+const Codec<trainer::RopeScaling> rope_scaling{
+    read_rope_scaling, [](const trainer::RopeScaling& scaling) {
+      return fmt::format(
+          "{{rope_type: llama3, factor: {}, low_freq_factor: {}, high_freq_factor: {}, "
+          "original_max_position_embeddings: {}}}",
+          write_number(scaling.factor), write_number(scaling.low_freq_factor), write_number(scaling.high_freq_factor),
+          write_integer(scaling.original_max_position_embeddings));
+    }};
+
 template <typename Section, typename T>
 Field field(std::string key, Section RunConfig::*section, T Section::*member, const Codec<T>& codec) {
   const auto read = [=](RunConfig& config, const YamlValue& value) -> Read<void> {
@@ -202,6 +246,7 @@ std::vector<Field> fields_of_the_model() {
       field("model.vocab_size", &C::model, &ModelConfig::vocab_size, integer),
       field("model.max_position_embeddings", &C::model, &ModelConfig::max_position_embeddings, integer),
       field("model.rope_theta", &C::model, &ModelConfig::rope_theta, number),
+      field("model.rope_scaling", &C::model, &ModelConfig::rope_scaling, optional("null", rope_scaling)),
       field("model.rms_norm_eps", &C::model, &ModelConfig::rms_norm_eps, number),
       field("model.tie_word_embeddings", &C::model, &ModelConfig::tie_word_embeddings, boolean),
       field("tokenizer.path", &C::data, &DataConfig::tokenizer, Codec<std::string>{read_tokenizer, write_text}),

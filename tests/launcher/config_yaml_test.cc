@@ -85,6 +85,14 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
        "run.yaml:5:30: model.tie_word_embeddings: expected true or false, got no; write false"},
       {"model: {rope_theta: .inf}\n",
        "run.yaml:5:21: model.rope_theta: expected a number, got .inf; it must be finite"},
+      {"model: {rope_scaling: 8}\n",
+       "run.yaml:5:23: model.rope_scaling: expected a map such as {rope_type: llama3, factor: 8.0, low_freq_factor: "
+       "1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192} or null, got 8"},
+      {"model: {rope_scaling: {rope_type: yarn}}\n",
+       "run.yaml:5:23: model.rope_scaling: rope_type: expected llama3 or null, got 'yarn'"},
+      {"model: {rope_scaling: {rope_type: llama3, factor: 8}}\n",
+       "run.yaml:5:23: model.rope_scaling: expected all five keys of a map such as {rope_type: llama3, factor: 8.0, "
+       "low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192} or null, got a mapping"},
       {"model: 3\n", "run.yaml:5:8: model: expected keys such as 'model_type', got 3"},
       {"model: [hidden_size]\n", "run.yaml:5:8: model: expected keys such as 'model_type', got a list of 1"},
       {"optimizer: {betas: 0.9}\n",

@@ -15,8 +15,8 @@ auto fields_of(const RunSection& s) {
   return std::tie(name, seed, output_dir);
 }
 auto fields_of(const trainer::ModelConfig& s) {
-  const auto& [a, b, c, d, e, f, g, h, i, j, k] = s;
-  return std::tie(a, b, c, d, e, f, g, h, i, j, k);
+  const auto& [a, b, c, d, e, f, g, h, i, j, k, l] = s;
+  return std::tie(a, b, c, d, e, f, g, h, i, j, k, l);
 }
 auto fields_of(const trainer::DataConfig& s) {
   const auto& [train, val, format, tokenizer] = s;
@@ -129,6 +129,13 @@ void draw_model(Draw& draw, RunConfig& config) {
   model.vocab_size = draw.from(256, 100'000);
   model.max_position_embeddings = draw.from(1, 4096);
   model.rope_theta = draw.number(1.0, 1e6);
+  if (draw.coin()) {
+    const double low = draw.number(0.1, 4.0);
+    model.rope_scaling = {.factor = draw.number(1.0, 64.0),
+                          .low_freq_factor = low,
+                          .high_freq_factor = low + draw.number(0.1, 8.0),
+                          .original_max_position_embeddings = draw.from(1, 8192)};
+  }
   model.rms_norm_eps = draw.number(1e-8, 1e-3);
   model.tie_word_embeddings = draw.coin();
 

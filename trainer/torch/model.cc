@@ -21,7 +21,7 @@ Model::Model(const ModelConfig& config, const BatchShape& batch)
                  .head_dim = config.head_dim()},
       eps_(config.rms_norm_eps),
       rows_(batch.sequences * batch.seq_len),
-      rotary_(ops::rotary_table(batch.seq_len, config.head_dim(), config.rope_theta)) {}
+      rotary_(ops::rotary_table(batch.seq_len, config.head_dim(), config.rope_theta, config.rope_scaling)) {}
 
 at::Tensor Model::block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved) const {
   ops::Normed normed = ops::rms_norm(x, weights.input_norm, eps_);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <numeric>
 #include <vector>
 
@@ -23,6 +24,18 @@ float* floats(const at::Tensor& tensor) {
 }
 
 std::int64_t pieces_of(std::int64_t rows) { return (rows + piece_rows - 1) / piece_rows; }
+
+// Source: transformers' _compute_llama3_parameters, in fp32 as there.
+float scaled(float frequency, const RopeScaling& scaling) {
+  const auto original = static_cast<double>(scaling.original_max_position_embeddings);
+  const float wavelength = static_cast<float>(2.0 * std::numbers::pi) / frequency;
+  const float slowed = frequency / static_cast<float>(scaling.factor);
+  if (wavelength > static_cast<float>(original / scaling.low_freq_factor)) return slowed;
+  if (wavelength < static_cast<float>(original / scaling.high_freq_factor)) return frequency;
+  const float kept = (static_cast<float>(original) / wavelength - static_cast<float>(scaling.low_freq_factor)) /
+                     static_cast<float>(scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1.0F - kept) * slowed + kept * frequency;
+}
 
 // f(piece, first row, number of rows), pieces in parallel.
 template <typename F>
@@ -80,7 +93,8 @@ void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::
   for (std::int64_t i = 0; i < pieces_of(rows) * width; ++i) dw[i % width] += part[i];
 }
 
-RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta) {
+RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta,
+                         const std::optional<RopeScaling>& scaling) {
   const std::int64_t half = head_dim / 2;
   RotaryTable table{at::empty({positions, half}, at::kFloat), at::empty({positions, half}, at::kFloat)};
   float* const cosine = floats(table.cosine);
@@ -88,7 +102,8 @@ RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double t
   for (std::int64_t i = 0; i < half; ++i) {
     // Rounded to fp32 where transformers' LlamaRotaryEmbedding rounds: far positions then agree with it.
     const auto exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
-    const float frequency = 1.0F / std::pow(static_cast<float>(theta), exponent);
+    float frequency = 1.0F / std::pow(static_cast<float>(theta), exponent);
+    if (scaling) frequency = scaled(frequency, *scaling);
     for (std::int64_t position = 0; position < positions; ++position) {
       const float angle = static_cast<float>(position) * frequency;
       cosine[position * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));

@@ -8,9 +8,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "trainer/torch/kernels.h"
+#include "trainer/worker/model_config.h"
 
 namespace starling::trainer::ops {
 
@@ -23,12 +25,13 @@ Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
                        at::Tensor& dx, at::Tensor& dweight);
 
-// cosine and sine [positions, d / 2] of Llama's rotary embedding.
+// cosine and sine [positions, d / 2] of Llama's rotary embedding, the frequencies scaled as Llama 3 does where asked.
 struct RotaryTable {
   at::Tensor cosine;
   at::Tensor sine;
 };
-RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta);
+RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double theta,
+                         const std::optional<RopeScaling>& scaling);
 // The queries and keys of qkv [rows, (H + 2 K) d], in place.
 void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable& table, kernels::Rotation rotation);
 

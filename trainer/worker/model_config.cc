@@ -45,6 +45,25 @@ std::vector<ParameterSpec> block_parameters(const ModelConfig& model, std::int64
       {prefix + "mlp.down_proj.weight", {hidden, inner}}};
 }
 
+void check_scaling(Problems& problems, const RopeScaling& scaling) {
+  const auto positive = [&](const char* key, double value) {
+    if (!(value > 0.0) || !std::isfinite(value)) {
+      problems.add("rope_scaling: {}: expected a number above 0, got {}", key, value);
+    }
+  };
+  if (!(scaling.factor >= 1.0) || !std::isfinite(scaling.factor)) {
+    problems.add("rope_scaling: factor: expected a number from 1 up, got {}", scaling.factor);
+  }
+  positive("low_freq_factor", scaling.low_freq_factor);
+  positive("high_freq_factor", scaling.high_freq_factor);
+  if (!(scaling.high_freq_factor > scaling.low_freq_factor)) {
+    problems.add("rope_scaling: high_freq_factor: expected more than low_freq_factor {}, got {}",
+                 scaling.low_freq_factor, scaling.high_freq_factor);
+  }
+  problems.in_range("rope_scaling: original_max_position_embeddings", scaling.original_max_position_embeddings,
+                    max_positions);
+}
+
 }  // namespace
 
 std::vector<std::string> ModelConfig::validate() const {
@@ -63,6 +82,7 @@ std::vector<std::string> ModelConfig::validate() const {
   if (!(rms_norm_eps > 0.0) || !(rms_norm_eps < 1.0)) {
     problems.add("rms_norm_eps: expected a number between 0 and 1 (1e-5 is usual), got {}", rms_norm_eps);
   }
+  if (rope_scaling) check_scaling(problems, *rope_scaling);
   if (!problems.none()) return problems.take();  // what follows divides by these
 
   if (hidden_size % num_attention_heads != 0) {

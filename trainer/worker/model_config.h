@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,18 @@
 #include "gossip/base/ids.h"
 
 namespace starling::trainer {
+
+// How rotary frequencies are stretched for texts longer than the model was first trained on: `rope_type: llama3` of
+// config.json. Waves shorter than original / high_freq_factor positions stay, longer than original / low_freq_factor are
+// slowed by `factor`, and what lies between is mixed.
+struct RopeScaling {
+  double factor = 8.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  std::int64_t original_max_position_embeddings = 8192;
+
+  bool operator==(const RopeScaling&) const = default;
+};
 
 struct ModelConfig {
   std::string model_type = "llama";
@@ -22,6 +35,7 @@ struct ModelConfig {
   std::int64_t vocab_size = 32000;
   std::int64_t max_position_embeddings = 1024;
   double rope_theta = 10000.0;
+  std::optional<RopeScaling> rope_scaling;
   double rms_norm_eps = 1.0e-5;
   bool tie_word_embeddings = false;
 

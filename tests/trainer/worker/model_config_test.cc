@@ -43,6 +43,18 @@ TEST(ModelConfig, EveryProblemIsNamed) {
                           HasSubstr("vocab_size: expected 1 to"), HasSubstr("rope_theta"), HasSubstr("rms_norm_eps")));
 }
 
+TEST(ModelConfig, RopeScalingIsChecked) {
+  ModelConfig model = small();
+  model.rope_scaling.emplace();
+  EXPECT_THAT(model.validate(), IsEmpty());
+  model.rope_scaling = {
+      .factor = 0.5, .low_freq_factor = 4.0, .high_freq_factor = 4.0, .original_max_position_embeddings = 0};
+  EXPECT_THAT(model.validate(),
+              ElementsAre(HasSubstr("rope_scaling: factor: expected a number from 1 up, got 0.5"),
+                          HasSubstr("rope_scaling: high_freq_factor: expected more than low_freq_factor 4, got 4"),
+                          HasSubstr("rope_scaling: original_max_position_embeddings: expected 1 to")));
+}
+
 TEST(ModelConfig, HeadsMustDivide) {
   ModelConfig model = small();
   model.num_attention_heads = 5;
