@@ -260,6 +260,7 @@ std::vector<Field> fields_of_the_model() {
       field("training.max_tokens", &C::training, &TrainingConfig::max_tokens, optional("null", integer)),
       field("training.max_grad_norm", &C::training, &TrainingConfig::max_grad_norm, number),
       field("training.dtype", &C::training, &TrainingConfig::dtype, word_of({"auto", "float32"}, {"bfloat16"})),
+      field("training.activation_checkpointing", &C::training, &TrainingConfig::activation_checkpointing, boolean),
       field("optimizer.name", &C::optimizer, &OptimizerConfig::name, word_of({"adamw"})),
       field("optimizer.lr", &C::optimizer, &OptimizerConfig::lr, number),
       betas_field(),
@@ -335,7 +336,6 @@ bool is_empty(const YamlValue& value) {
 std::vector<LaterKey> all_later_keys() {
   return {
       {"model.init_from", is_null, "null"},
-      {"training.activation_checkpointing", is_false, "false"},
       {"outer.overlap", is_false, "false"},
       {"pipeline.path_length", is_null, "null"},
       {"pipeline.stage_dropout", is_zero, "0.0"},

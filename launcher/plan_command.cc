@@ -8,11 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "gossip/base/real_env.h"
+#include "launcher/config_yaml.h"
 #include "launcher/plan_file.h"
 #include "launcher/plan_gantt.h"
 #include "launcher/plan_search.h"
 #include "pipeline/plan_report.h"
 #include "pipeline/planner.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::launcher {
 namespace {
@@ -140,12 +142,54 @@ std::string plan_table(const PlanFile& file, const PlanReport& report, const Fou
   return out;
 }
 
+std::string memory_table(const RunConfig& config) {
+  constexpr double mib = 1024.0 * 1024.0;
+  const std::vector<trainer::StageLayers> cut = config.stage_layers();
+  const auto stages = static_cast<std::int64_t>(cut.size());
+  std::string out;
+  add(out,
+      "memory of a worker, in MiB above the program itself; an exchange adds two more sets of weights for a moment\n");
+  add(out, "{:>5} {:>11} {:>8} {:>9} {:>10} {:>8} {:>9} {:>5} {:>8} {:>8} {:>8} {:>9}\n", "stage", "parameters",
+      "weights", "versions", "gradients", "adam", "phi, mom.", "open", "kept", "logits", "scratch", "all");
+  for (std::size_t i = 0; i < cut.size(); ++i) {
+    const auto stage = static_cast<Stage>(i);
+    // `auto`: what keeps a pipeline of equal stages busy, a forward and a backward for each hop.
+    const std::int64_t open = config.pipeline.max_in_flight.value_or(stages == 1 ? 1 : 2 * stages);
+    const trainer::StageMemory m = trainer::stage_memory(config.model, config.training, cut[i], stage, open);
+    const auto in_mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / mib; };
+    add(out, "{:>5} {:>11} {:>8.1f} {:>9.1f} {:>10.1f} {:>8.1f} {:>9.1f} {:>5} {:>8.1f} {:>8.1f} {:>8.1f} {:>9.1f}\n",
+        i, trainer::parameter_count(config.model, cut[i], stage), in_mib(m.weights), in_mib(m.versions),
+        in_mib(m.gradients), in_mib(m.adam), in_mib(m.slow), open, in_mib(m.kept), in_mib(m.logits), in_mib(m.scratch),
+        in_mib(m.total()));
+  }
+  return out;
+}
+
+ExitCode run_memory(const Options& options, const std::string& file) {
+  const ConfigReading reading = load_config(file, options.overrides(), nullptr);
+  options.err() << describe(reading.problems);
+  if (!reading.ok()) return ExitCode::bad_config;
+  options.out() << memory_table(reading.config);
+  return ExitCode::ok;
+}
+
 ExitCode run_plan(const Options& options) {
+  if (const std::string file = options.argument("RUN.YAML"); !file.empty()) {
+    for (const char* flag : {"instance", "json", "seconds", "seed", "evaluations", "searches", "svg"}) {
+      if (!options.has(flag)) continue;
+      return complain(options,
+                      {ErrorCode::usage, fmt::format("--{} does not go with a run file, of which the memory is "
+                                                     "printed; leave one of them out",
+                                                     flag)});
+    }
+    return run_memory(options, file);
+  }
   const auto path = options.text("instance");
   if (!path) {
-    return complain(options, {ErrorCode::usage,
-                              "--instance FILE is missing: the network to plan for (see 'starling plan --help'); "
-                              "planning from a run file is not built yet"});
+    return complain(options,
+                    {ErrorCode::usage,
+                     "RUN.YAML, for the memory of its stages, or --instance FILE, for the network to plan for, is "
+                     "missing (see 'starling plan --help')"});
   }
   const auto file = read_plan_file(*path);
   if (!file) return complain(options, file.error());
@@ -176,7 +220,9 @@ ExitCode run_plan(const Options& options) {
 Command plan_command() {
   return {
       "plan",
-      "plan which stages each microbatch skips and where every node belongs",
+      "print what a run's stages need of memory, or plan which stages a network skips",
+      "With a run file: what a worker of each stage takes, with pipeline.max_in_flight microbatches open (auto: two a\n"
+      "stage). With --instance: which stages each microbatch skips and where every node belongs.\n\n"
       "FILE is one JSON object: delays ([from][to] in seconds; or latency_seconds, bandwidth_bytes_per_second and\n"
       "activation_bytes), forward_seconds and memory (a number, or one per node), num_stages, path_length,\n"
       "microbatches_per_originator, and stage_sizes, or originators, to let the planner choose the other sizes.\n\n"
@@ -185,8 +231,9 @@ Command plan_command() {
       "and is the outer stop for a machine that is slower. Without --json, the full pipeline is planned as well, with\n"
       "as much time again, to compare with.\n"
       "Exit code 3: something is wrong with FILE, and stderr says what.",
-      {},
-      {{"instance", Flag::Kind::text, "FILE", "the network and what an iteration asks of it"},
+      {{"RUN.YAML", Argument::Presence::optional, "the run file"}},
+      {set_flag(),
+       {"instance", Flag::Kind::text, "FILE", "the network and what an iteration asks of it"},
        {"json", Flag::Kind::toggle, "", "print one JSON object: stages, paths (one per microbatch), seconds"},
        {"seconds", Flag::Kind::number, "S", "how long to search; default 1"},
        {"seed", Flag::Kind::integer, "N", "where chance begins; default 0"},

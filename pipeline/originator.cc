@@ -12,6 +12,7 @@ constexpr double equal_speeds = 1.25;
 constexpr Step lead_steps = 2;
 constexpr double lead_taus = 2.0;
 constexpr Duration first_give_up_age = std::chrono::seconds(60);
+constexpr double first_give_up_taus = 6.0;
 constexpr double lowest_speed_factor = 0.3;
 constexpr double cut_short = 0.85;
 constexpr double recovery = 1.05;
@@ -89,8 +90,11 @@ std::string missing_to_start(const membership::Swarm& swarm, std::int64_t stages
   return missing;
 }
 
+Originator::Originator(Config config) : config_(config), first_age_(first_give_up_age) {}
+
 std::vector<Originator::Action> Originator::on(const Event& event, const membership::Swarm& swarm, const Clock& clock,
                                                TimePoint now) {
+  if (clock.tau) first_age_ = scale(*clock.tau, first_give_up_taus) + std::chrono::seconds(1);
   std::vector<Action> out;
   if (const auto* completed = std::get_if<Completed>(&event)) {
     finish(completed->microbatch, now);
@@ -129,7 +133,7 @@ void Originator::finish(const MicrobatchId& id, TimePoint now) {
 
 Duration Originator::give_up_age(Pace pace) const {
   const auto& samples = pace == Pace::ahead ? completion_ahead_ : completion_;
-  if (samples.empty()) return scale(first_give_up_age, give_up_factor_);
+  if (samples.empty()) return scale(first_age_, give_up_factor_);
   return scale(samples.value() * 3 + std::chrono::seconds(1), give_up_factor_);
 }
 

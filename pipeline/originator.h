@@ -7,7 +7,8 @@
 //
 // New work starts only while k <= D_half + 2, or 2 tau after the step began: nobody runs far ahead. Open at once:
 // clamp(ceil(1.5 x completion time / own time per microbatch), 2 x stages, ...); a fixed small number costs 17-33 %.
-// Give-up age = (3 x q90 of completion times + 1 s) x g; g x 1.2 per give-up, x 0.8 per completion, within 1 to 64.
+// Give-up age = (3 x q90 of completion times + 1 s) x g; g x 1.2 per give-up, x 0.8 per completion, within 1 to 64. Before
+// the first completion here: 6 tau + 1 s, as a step lasts longer than each of its microbatches; without tau 60 s.
 //
 // Pure: no I/O, no clock.
 #pragma once
@@ -84,7 +85,7 @@ class Originator {
   };
   using Action = std::variant<Start, GiveUp, ShareStarted>;
 
-  explicit Originator(Config config) : config_(config) {}
+  explicit Originator(Config config);
   std::vector<Action> on(const Event& event, const membership::Swarm& swarm, const Clock& clock, TimePoint now);
   TimePoint next_deadline() const;
 
@@ -115,6 +116,7 @@ class Originator {
   std::int64_t share_ = 0;                  // of this step's batch, among sharers_
   std::vector<NodeId> sharers_;
   bool share_said_ = false;
+  Duration first_age_;                      // before the first completion
   net::Quantile90 completion_;              // with the swarm
   net::Quantile90 completion_ahead_;
   double give_up_factor_ = 1.0;

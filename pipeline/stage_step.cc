@@ -101,7 +101,7 @@ void StageStep::handle(const RoundFinished&, const membership::Swarm& swarm, Tim
 }
 
 void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint now, Actions& out) {
-  drop_all(Drop::Why::stale, out);
+  drop_all(Drop::Why::stopped, out);
   body_tokens_ = head_tokens_ = 0;
   config_.stage = event.stage;
   config_.kept_bytes = event.kept_bytes;
@@ -119,7 +119,7 @@ void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint
 void StageStep::handle(const Stopped&, const membership::Swarm&, TimePoint, Actions& out) {
   between_steps_ = true;
   close_at_ = never;
-  drop_all(Drop::Why::stale, out);
+  drop_all(Drop::Why::stopped, out);
 }
 
 void StageStep::handle(const LastStepSet& event, const membership::Swarm&, TimePoint, Actions& out) {
@@ -190,7 +190,7 @@ void StageStep::handle(const Offered& event, const membership::Swarm&, TimePoint
   }
   if (refused) {
     if (*refused == net::RefuseCode::stale && kept_.contains(header.id)) {
-      out.emplace_back(Drop{header.id, Drop::Why::stale, event.from});
+      out.emplace_back(Drop{header.id, Drop::Why::stale, std::nullopt});
       erase(header.id);
     }
     out.emplace_back(Refuse{event.from, event.transfer, *refused, header});
@@ -247,7 +247,7 @@ void StageStep::handle(const Computed& event, const membership::Swarm&, TimePoin
   if (it == kept_.end() || it->second.order != event.visit) return;
   Kept& kept = it->second;
   if (!event.good) {
-    out.emplace_back(Drop{event.microbatch, Drop::Why::bad_input, kept.from});
+    out.emplace_back(Drop{event.microbatch, Drop::Why::bad_input, std::nullopt});
     erase(event.microbatch);
     return;
   }
@@ -296,9 +296,16 @@ void StageStep::erase(const MicrobatchId& id) {
 
 void StageStep::drop(const std::vector<MicrobatchId>& ids, Drop::Why why, Actions& out) {
   for (const MicrobatchId& id : ids) {
-    out.emplace_back(Drop{id, why, kept_.at(id).from});
+    out.emplace_back(why == Drop::Why::stopped ? given_back(id, why) : Drop{id, why, std::nullopt});
     erase(id);
   }
+}
+
+// What is open here has been passed on, and what is home is its originator's own.
+StageStep::Drop StageStep::given_back(const MicrobatchId& id, Drop::Why why) const {
+  const Kept& kept = kept_.at(id);
+  if (originator() || kept.phase == Phase::open) return {id, why, std::nullopt};
+  return {id, why, Drop::GiveBack{kept.from, kept.header.direction}};
 }
 
 void StageStep::drop_all(Drop::Why why, Actions& out) {
@@ -336,7 +343,7 @@ bool StageStep::make_room(Step step, Actions& out) {
   if (kept_bytes() + config_.kept_bytes <= config_.memory_bytes) return true;
   if (later || by_age.empty()) return false;
   const MicrobatchId youngest = by_age.rbegin()->second;
-  out.emplace_back(Drop{youngest, Drop::Why::displaced, kept_.at(youngest).from});
+  out.emplace_back(given_back(youngest, Drop::Why::displaced));
   erase(youngest);
   return true;
 }

@@ -139,8 +139,12 @@ class StageStep {
   };
   struct Drop {                              // nothing of it is kept here any more
     MicrobatchId microbatch;
-    enum class Why : std::uint8_t { given_up, originator_gone, displaced, stale, bad_input } why = Why::given_up;
-    NodeId from;                             // who sent it (displaced: give it back to them)
+    enum class Why : std::uint8_t { given_up, originator_gone, displaced, stale, stopped, bad_input } why = Why::given_up;
+    struct GiveBack {                        // its sender, who thinks it is in good hands, and the pass that was under way
+      NodeId to;
+      Direction direction = Direction::forward;
+    };
+    std::optional<GiveBack> give_back;       // displaced, stopped
   };
   struct CloseStep {                         // submit the optimizer step, or keep the sums
     Step step = 0;
@@ -259,6 +263,7 @@ class StageStep {
   void release_held();
   void erase(const MicrobatchId& id);
   void drop(const std::vector<MicrobatchId>& ids, Drop::Why why, Actions& out);
+  Drop given_back(const MicrobatchId& id, Drop::Why why) const;
   void drop_aged(TimePoint now, Actions& out);
   bool make_room(Step step, Actions& out);
   void drop_all(Drop::Why why, Actions& out);

@@ -203,7 +203,7 @@ struct StateRequest {
   enum class Source : std::uint8_t { live, backup } source = Source::live;
   std::uint64_t request = 0;  // of the asker; comes back in every answer
   Stage stage = 0;
-  std::uint8_t parts = 1;     // bit 0 phi, bit 1 adam_m, bit 2 adam_v, bit 3 outer momentum
+  std::uint8_t parts = 1;     // bit 0 phi, 1 adam_m, 2 adam_v, 3 outer momentum, 4 theta
   bool operator==(const StateRequest&) const = default;
 };
 struct StateInfo {
@@ -230,7 +230,7 @@ struct ExchangePart {
 struct StatePart {
   std::uint64_t request = 0;
   Stage stage = 0;
-  std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v, 3 outer momentum
+  std::uint8_t part = 0;      // 0 phi, 1 adam_m, 2 adam_v, 3 outer momentum, 4 theta
   std::uint8_t encoding = 0;  // 0 fp32, 1 bf16
   bool operator==(const StatePart&) const = default;
 };

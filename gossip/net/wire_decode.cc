@@ -136,7 +136,7 @@ class Decoder {
     return {exchange(in.exchange()), round(in.round()), stage(in.stage())};
   }
   StatePart about(const fbs::StatePart& in) {
-    return {in.request(), stage(in.stage()), within<std::uint8_t>(in.part(), 0, 3, "part"),
+    return {in.request(), stage(in.stage()), within<std::uint8_t>(in.part(), 0, 4, "part"),
             within<std::uint8_t>(in.encoding(), 0, 1, "encoding")};
   }
   BackupPart about(const fbs::BackupPart& in) {
@@ -219,7 +219,7 @@ class Decoder {
   Message read(const fbs::Got& in) { return Got{exchange(in.exchange())}; }
   Message read(const fbs::StateRequest& in) {
     return StateRequest{named(in.source(), StateRequest::Source::backup, "source"), in.request(), stage(in.stage()),
-                        within<std::uint8_t>(in.parts(), 0, 15, "parts")};
+                        within<std::uint8_t>(in.parts(), 0, 31, "parts")};
   }
   Message read(const fbs::StateInfo& in) {
     StateInfo out;
@@ -229,7 +229,7 @@ class Decoder {
     out.round = round(in.round());
     out.tau = duration(in.tau(), "tau");
     out.adam_steps = within<std::int64_t>(in.adam_steps(), 0, max_step, "adam_steps");
-    out.parts = within<std::uint8_t>(in.parts(), 0, 15, "parts");
+    out.parts = within<std::uint8_t>(in.parts(), 0, 31, "parts");
     out.closed_any = in.closed_any();
     out.gradient_norm = within(in.gradient_norm(), 0.0, std::numeric_limits<double>::max(), "gradient_norm");
     if (in.done() == nullptr) return out;

@@ -11,13 +11,14 @@ namespace {
 
 constexpr std::uint8_t phi_part = 0;
 constexpr std::uint8_t momentum_part = 3;
-constexpr std::uint8_t last_part = momentum_part;
+constexpr std::uint8_t theta_part = 4;
+constexpr std::uint8_t last_part = theta_part;
 constexpr std::uint8_t last_encoding = 1;
 
 constexpr std::uint8_t bit(std::uint8_t part) { return static_cast<std::uint8_t>(1U << part); }
 
 // What an exchange changes: copied again when the donor went through one meanwhile.
-constexpr std::uint8_t outer_parts = bit(phi_part) | bit(momentum_part);
+constexpr std::uint8_t outer_parts = bit(phi_part) | bit(momentum_part) | bit(theta_part);
 
 // How new a peer's backup of this stage is; -1: it has none.
 Step backup_step(const membership::Record& record, Stage stage) {
@@ -204,7 +205,7 @@ void CatchUp::load_when_complete(Turn& turn) {
   }
   if (donor_went_on(turn)) return refresh(turn);
   if (current_->older && current_->older->donor == current_->donor && current_->wanted == outer_parts) {
-    // Newer slow weights and momentum, and the optimizer's state from before.
+    // What the round changed, and the optimizer's state from before.
     for (auto& [part, incoming] : current_->older->parts) current_->parts.try_emplace(part, incoming);
     current_->info->adam_steps = current_->older->info.adam_steps;
     current_->info->parts = current_->older->info.parts;

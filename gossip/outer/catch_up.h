@@ -15,8 +15,9 @@
 // never mixed with those of another, or of a life before this boot. Nobody left: Exhausted, and the caller decides (draw,
 // CheckFree).
 //
-// What is copied: phi, Adam's state and the outer momentum; what an exchange changes, phi and momentum, is what is copied
-// again. Without momentum a newcomer would trail its donor by what the donor's momentum still moves it.
+// What is copied: phi, theta, Adam's state and the outer momentum, so that a newcomer goes on as its donor would; what an
+// exchange changes, phi, theta and momentum, is what is copied again. With theta = phi in the middle of a round its first
+// delta would be short, and without momentum it would move less: either way it and its partner would trail the others.
 //
 // A donor's numbers (step, round, tau) are its word; only sizes can be checked here and finiteness by the Load.
 // Pure: no I/O, no clock.
@@ -49,7 +50,7 @@ class CatchUp {
   struct Start {
     Stage stage = 0;
     From from = From::replica;
-    std::uint8_t parts = 15;            // as in StateRequest; of a backup only phi
+    std::uint8_t parts = 31;            // as in StateRequest; of a backup only phi
   };
   struct InfoCame {
     NodeId from;
@@ -146,7 +147,7 @@ class CatchUp {
     TimePoint ask_again{};
     TimePoint moved_at{};              // something of this request came
     std::optional<Copy> older;         // whole, but the donor's round ended while it travelled
-    bool refreshed = false;            // phi was asked for a second time
+    bool refreshed = false;            // the outer parts were asked for a second time
   };
   struct Turn {
     const membership::Swarm& swarm;

@@ -122,9 +122,6 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
        "run.yaml:5:9: 'model.init_from' comes in a later version of starling; remove it or set null"},
       {"tokenizer: {path: tokenizer.json}\n",
        "run.yaml:5:19: tokenizer.path: tokenizer files come in a later version; now it is byte"},
-      {"training: {max_steps: 100, activation_checkpointing: true}\n",
-       "run.yaml:5:28: 'training.activation_checkpointing' comes in a later version of starling; remove it or set "
-       "false"},
       {"training: {max_steps: 100, dtype: bfloat16}\n",
        "run.yaml:5:35: training.dtype: bfloat16 comes in a later version; now it is auto or float32"},
       {"outer: {compression: int8}\n",

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "launcher/config_yaml.h"
 #include "launcher/plan_file.h"
 #include "launcher/plan_gantt.h"
 #include "launcher/plan_search.h"
@@ -12,6 +14,7 @@
 #include "pipeline/planner.h"
 #include "tests/launcher/command_test.h"
 #include "tests/support/plan_instances.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::launcher {
 namespace {
@@ -46,6 +49,25 @@ class PlanCommand : public CommandTest {
     EXPECT_NE(outcome.err.find(what), std::string::npos) << "expected '" << what << "', got: " << outcome.err;
   }
 };
+
+TEST_F(PlanCommand, RunFileGivesTheMemoryOfEachStage) {
+  ASSERT_EQ(run({"init", "--output", path("run.yaml")}).code, ExitCode::ok);
+  const Outcome outcome = plan({path("run.yaml"), "--set", "pipeline.max_in_flight=3"});
+  ASSERT_EQ(outcome.code, ExitCode::ok) << outcome.err;
+  const RunConfig config = load_config(path("run.yaml"), {}, nullptr).config;
+  const trainer::StageMemory last =
+      trainer::stage_memory(config.model, config.training, config.stage_layers()[3], 3, 3);
+  EXPECT_NE(outcome.out.find(fmt::format("{:.1f}\n", static_cast<double>(last.total()) / 1024.0 / 1024.0)),
+            std::string::npos)
+      << outcome.out;
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 2 + config.parallelism.stages);
+
+  EXPECT_EQ(plan({path("run.yaml"), "--json"}).code, ExitCode::usage);
+  EXPECT_EQ(plan({}).code, ExitCode::usage);
+  const Outcome wrong = plan({path("run.yaml"), "--set", "model.hidden_size=0"});
+  EXPECT_EQ(wrong.code, ExitCode::bad_config);
+  EXPECT_EQ(wrong.out, "");
+}
 
 TEST_F(PlanCommand, JsonIsAPlanThatObeysTheRulesAndTakesWhatItSays) {
   const Outcome outcome =
@@ -271,7 +293,7 @@ TEST_F(PlanCommand, WrongUseIsSaidWithExitCode2) {
     EXPECT_EQ(outcome.code, ExitCode::usage) << what;
     EXPECT_NE(outcome.err.find(what), std::string::npos) << outcome.err;
   };
-  expect_usage({}, "--instance FILE is missing");
+  expect_usage({}, "or --instance FILE, for the network to plan for, is missing");
   expect_usage({"--instance", published(), "--seconds", "-1"}, "--seconds must be from 0");
   expect_usage({"--instance", published(), "--seconds", "nan"}, "--seconds must be from 0");
   expect_usage({"--instance", published(), "--seed", "-1"}, "--seed must not be negative");

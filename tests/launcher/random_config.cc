@@ -23,8 +23,8 @@ auto fields_of(const trainer::DataConfig& s) {
   return std::tie(train, val, format, tokenizer);
 }
 auto fields_of(const trainer::TrainingConfig& s) {
-  const auto& [a, b, c, d, e, f, g] = s;
-  return std::tie(a, b, c, d, e, f, g);
+  const auto& [a, b, c, d, e, f, g, h] = s;
+  return std::tie(a, b, c, d, e, f, g, h);
 }
 auto fields_of(const trainer::OptimizerConfig& s) {
   const auto& [a, b, c, d, e, f] = s;
@@ -161,6 +161,7 @@ void draw_training(Draw& draw, RunConfig& config) {
     training.max_steps = steps;
   }
   training.max_grad_norm = draw.number(0.1, 10.0);
+  training.activation_checkpointing = draw.coin();
   training.dtype = draw.one_of<std::string>({"auto", "float32"});
   config.optimizer = {"adamw",
                       draw.number(1e-6, 1e-2),

@@ -228,6 +228,13 @@ TEST(Originator, GivesUpAfterAMinuteBeforeAnythingWasCompleted) {
   EXPECT_EQ(b.originator.open(), 0U);
 }
 
+// A taker of stage 0, or a newcomer: others have told it how long a step lasts.
+TEST(Originator, WhoKnowsTheStepTimeNeedNotWaitAMinute) {
+  Bench b({0.1}, {.microbatches = 1, .stages = 4});
+  b.clock.tau = 2s;
+  EXPECT_EQ(first<Originator::Start>(b.on())->give_up_age, 13s);
+}
+
 TEST(Originator, TheGiveUpAgeFollowsCompletionTimesAndItsOwnMistakes) {
   Bench b({0.1}, {.microbatches = 1, .stages = 4});
   b.complete_one(2s);

@@ -229,9 +229,43 @@ TEST(StageStep, OneOfThisStepDisplacesTheYoungestHeldOneOfTheLatestStep) {
   ASSERT_TRUE(drop.has_value());
   EXPECT_EQ(drop->why, Why::displaced);
   EXPECT_EQ(drop->microbatch, microbatch(1, 3, 0));
-  EXPECT_EQ(drop->from, id_of(1)) << "who gets it back";
+  ASSERT_TRUE(drop->give_back.has_value());
+  EXPECT_EQ(drop->give_back->to, id_of(1));
+  EXPECT_EQ(drop->give_back->direction, Direction::forward);
   EXPECT_TRUE(has<StageStep::Take>(actions));
   EXPECT_EQ(b.refusal(b.header(microbatch(2, 2, 5))), RefuseCode::full) << "a later one displaces nobody";
+}
+
+// A worker that takes another stage over, or copies: a gradient that it has accepted is lost unless its sender hears of it, as
+// the device may have added it to a sum that nobody will use, which looks like "finished" when asked.
+TEST(StageStep, WhoeverStopsGivesBackWhatItWasTrustedWith) {
+  MiddleBench b;
+  b.arrive(b.header(microbatch(1, 1, 0)));
+  b.compute(Work::forward);
+  b.arrive(b.header(microbatch(1, 1, 1)));
+  b.compute(Work::forward);
+  b.arrive(b.header(microbatch(1, 1, 1), Direction::backward), 2);
+  ASSERT_TRUE(b.stage_step.next_work().has_value());
+  b.arrive(b.header(microbatch(1, 2, 2)), 1);
+  const auto drops = only<StageStep::Drop>(b.on(StageStep::Stopped{}));
+  ASSERT_EQ(drops.size(), 3U);
+  EXPECT_FALSE(drops[0].give_back.has_value()) << "open: it has been passed on";
+  ASSERT_TRUE(drops[1].give_back.has_value());
+  EXPECT_EQ(drops[1].give_back->to, id_of(2));
+  EXPECT_EQ(drops[1].give_back->direction, Direction::backward);
+  ASSERT_TRUE(drops[2].give_back.has_value());
+  EXPECT_EQ(drops[2].give_back->to, id_of(1));
+  EXPECT_EQ(drops[2].give_back->direction, Direction::forward);
+}
+
+TEST(StageStep, AnOriginatorThatStopsGivesNothingBack) {
+  OriginatorBench b;
+  b.on(StageStep::Started{b.header(microbatch(1, 1, 0))});
+  b.compute(Work::begin);
+  b.arrive(b.header(microbatch(1, 1, 0)), 11);
+  const auto drops = only<StageStep::Drop>(b.on(StageStep::Stopped{}));
+  ASSERT_EQ(drops.size(), 1U);
+  EXPECT_FALSE(drops[0].give_back.has_value()) << "its last hop has nothing left to do";
 }
 
 // ---------------------------------------------------------------- order of work

@@ -453,7 +453,7 @@ TEST(StepClock, AStopDropsEverythingAndHoldsTheClock) {
   MiddleBench b = in_step(3);
   b.arrive(b.header(microbatch(1, 3, 0)));
   const auto actions = b.on(StageStep::Stopped{});
-  EXPECT_EQ(first<StageStep::Drop>(actions)->why, StageStep::Drop::Why::stale);
+  EXPECT_EQ(first<StageStep::Drop>(actions)->why, StageStep::Drop::Why::stopped);
   EXPECT_EQ(b.stage_step.kept(), 0U);
   b.done(1, 3);
   EXPECT_FALSE(closed(b.done(2, 3)));

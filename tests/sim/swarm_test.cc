@@ -82,6 +82,14 @@ TEST(Swarm, EveryReplicaOfAMiddleStageDies) {
 
 TEST(Swarm, EveryReplicaOfStageZeroDies) { play_all("stage 0 killed", 2); }
 
+// Stage 0 cannot be skipped, so there is a silence until it is taken over; the new originator knows from its steps how long a
+// microbatch may take.
+TEST(Swarm, EveryReplicaOfBothEndsDies) {
+  for (const Outcome& outcome : play_all("both ends killed", 3)) {
+    EXPECT_LT(outcome.measured.longest_silence, 25s) << to_string(outcome);
+  }
+}
+
 TEST(Swarm, AWorkerJoinsInTheMiddle) { play_all("a joiner", 2); }
 
 TEST(Swarm, TheObserverDies) {

@@ -15,6 +15,7 @@
 #include "trainer/torch/init.h"
 #include "trainer/torch/stage.h"
 #include "trainer/worker/slow_weights.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::trainer {
 
@@ -113,6 +114,7 @@ struct JobRunner::State {
   JobResult run(const Encode& job) {
     const std::span<const float> part = job.part == StatePart::phi        ? slow->phi()
                                         : job.part == StatePart::momentum ? slow->momentum()
+                                        : job.part == StatePart::theta    ? model->theta()
                                         : job.part == StatePart::adam_m   ? model->adam_m()
                                                                           : model->adam_v();
     return StateMade{.bytes = encode_values(part, job.encoding)};
@@ -136,9 +138,12 @@ struct JobRunner::State {
     if (!out.error && job.adam_v) adam.v = read("adam_v", *job.adam_v);
     std::vector<float> momentum;
     if (!out.error && job.momentum) momentum = read("momentum", *job.momentum);
+    std::vector<float> theta;
+    if (!out.error && job.theta) theta = read("theta", *job.theta);
     if (out.error) return out;
     if (!job.phi) phi = draw_parameters(config.model, config.cut[stage], job.stage, config.seed);
     become(job.stage, std::move(phi), std::move(momentum), adam);
+    if (job.theta) model->set_theta(theta);
     return out;
   }
 
@@ -155,25 +160,21 @@ struct JobRunner::State {
                               .stage = stage,
                               .batch = batch(),
                               .optimizer = config.optimizer,
-                              .max_grad_norm = config.training.max_grad_norm},
+                              .max_grad_norm = config.training.max_grad_norm,
+                              .activation_checkpointing = config.training.activation_checkpointing},
                   phi, adam);
     slow.emplace(std::move(phi), std::move(momentum));
   }
 };
 
 ComputeSizes compute_sizes(const LearnerConfig& config) {
-  const BatchShape batch{.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
-  const std::int64_t values = batch.sequences * batch.seq_len * config.model.hidden_size;
+  const std::int64_t values = config.training.tokens_per_microbatch() * config.model.hidden_size;
   ComputeSizes sizes;
   sizes.activation_bytes = static_cast<std::int64_t>(encoded_bytes(values, config.activation_encoding));
   for (std::size_t i = 0; i < config.cut.size(); ++i) {
-    const StageLayers& layers = config.cut[i];
-    sizes.parameters.push_back(parameter_count(config.model, layers, static_cast<Stage>(i)));
-    std::int64_t kept = (layers.last - layers.first) * block_saved_bytes(config.model, batch);
-    // An originator also keeps what came out of its own blocks, the inputs and the targets.
-    const auto word = static_cast<std::int64_t>(sizeof(float));
-    if (i == 0) kept += (values + 2 * batch.sequences * batch.seq_len) * word;
-    sizes.kept_bytes.push_back(kept);
+    const auto stage = static_cast<Stage>(i);
+    sizes.parameters.push_back(parameter_count(config.model, config.cut[i], stage));
+    sizes.kept_bytes.push_back(microbatch_kept_bytes(config.model, config.training, config.cut[i], stage));
   }
   return sizes;
 }

@@ -2,30 +2,67 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "trainer/torch/ops.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::trainer {
+namespace {
+
+std::span<const std::int32_t> part_of(std::span<const std::int32_t> all, std::int64_t first, std::int64_t count) {
+  return all.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+}
+
+}  // namespace
+
+at::Tensor logits(const StageParameters& weights, const at::Tensor& x, double eps) {
+  return at::mm(ops::rms_norm(x, weights.final_norm, eps).y, weights.head.t());
+}
 
 HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
                            double eps, StageParameters& gradients) {
   ops::Normed normed = ops::rms_norm(x, weights.final_norm, eps);
-  at::Tensor logits = at::mm(normed.y, weights.head.t());
-  HeadLoss out{.sum = ops::cross_entropy(logits, targets, ops::Gradient::in_place), .gradient = {}};
-  if (!std::isfinite(out.sum)) return out;
-  const at::Tensor& d_logits = logits;
-  gradients.head.addmm_(d_logits.t(), normed.y);
-  at::mm_out(normed.y, d_logits, weights.head);
+  const std::int64_t rows = x.size(0);
+  const std::int64_t vocab = weights.head.size(0);
+  const at::Tensor block = at::empty({logits_rows(rows, vocab), vocab}, x.options());
+  at::Tensor d_normed = at::empty_like(normed.y);
+  // Adds the gradients of one block to the head's, or takes them away again; the block's loss.
+  const auto block_loss = [&](std::int64_t first, double sign) {
+    const std::int64_t count = std::min(block.size(0), rows - first);
+    const at::Tensor y = normed.y.narrow(0, first, count);
+    at::Tensor values = block.narrow(0, 0, count);
+    at::mm_out(values, y, weights.head.t());
+    const double sum = ops::cross_entropy(values, part_of(targets, first, count), ops::Gradient::in_place);
+    if (!std::isfinite(sum)) return sum;
+    gradients.head.addmm_(values.t(), y, 1.0, sign);
+    at::Tensor d_y = d_normed.narrow(0, first, count);
+    at::mm_out(d_y, values, weights.head);
+    return sum;
+  };
+  HeadLoss out;
+  for (std::int64_t first = 0; first < rows; first += block.size(0)) {
+    out.sum += block_loss(first, 1.0);
+    if (std::isfinite(out.sum)) continue;
+    for (std::int64_t made = 0; made < first; made += block.size(0)) block_loss(made, -1.0);
+    return out;
+  }
   out.gradient = at::zeros_like(x);
-  ops::rms_norm_backward(x, weights.final_norm, normed.rstd, normed.y, out.gradient, gradients.final_norm);
+  ops::rms_norm_backward(x, weights.final_norm, normed.rstd, d_normed, out.gradient, gradients.final_norm);
   return out;
 }
 
 double loss_only(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
                  double eps) {
-  at::Tensor logits = at::mm(ops::rms_norm(x, weights.final_norm, eps).y, weights.head.t());
-  return ops::cross_entropy(logits, targets, ops::Gradient::none);
+  const std::int64_t step = logits_rows(x.size(0), weights.head.size(0));
+  double sum = 0.0;
+  for (std::int64_t first = 0; first < x.size(0); first += step) {
+    const std::int64_t count = std::min(step, x.size(0) - first);
+    at::Tensor values = logits(weights, x.narrow(0, first, count), eps);
+    sum += ops::cross_entropy(values, part_of(targets, first, count), ops::Gradient::none);
+  }
+  return sum;
 }
 
 }  // namespace starling::trainer

@@ -6,14 +6,6 @@
 
 namespace starling::trainer {
 
-std::int64_t block_saved_bytes(const ModelConfig& model, const BatchShape& batch) {
-  const std::int64_t queries = model.num_attention_heads * model.head_dim();
-  const std::int64_t keys = model.num_key_value_heads * model.head_dim();
-  const std::int64_t floats_per_row = 2 * model.hidden_size + 2 + (queries + 2 * keys) + queries +
-                                      model.num_attention_heads + 2 * model.intermediate_size;
-  return batch.sequences * batch.seq_len * floats_per_row * static_cast<std::int64_t>(sizeof(float));
-}
-
 Model::Model(const ModelConfig& config, const BatchShape& batch)
     : attention_{.tokens = batch.seq_len,
                  .heads = config.num_attention_heads,

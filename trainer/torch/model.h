@@ -35,8 +35,6 @@ struct BlockSaved {
   at::Tensor middle_rstd;  // [M]
   at::Tensor gate_up;      // [M, 2 I]
 };
-// Bytes of the tensors above.
-std::int64_t block_saved_bytes(const ModelConfig& model, const BatchShape& batch);
 
 class Model {
  public:

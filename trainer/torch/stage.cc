@@ -91,7 +91,9 @@ at::Tensor StageModel::run_blocks(Kept& kept, at::Tensor x) const {
   const std::vector<BlockParameters>& blocks = kept.version->blocks;
   if (kept.pass == Pass::train) kept.blocks.resize(blocks.size());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
-    x = model_.block(blocks[i], x, kept.pass == Pass::train ? &kept.blocks[i] : nullptr);
+    const bool keeps = kept.pass == Pass::train && !config_.activation_checkpointing;
+    if (kept.pass == Pass::train) kept.blocks[i].x = x;
+    x = model_.block(blocks[i], x, keeps ? &kept.blocks[i] : nullptr);
   }
   return x;
 }
@@ -151,7 +153,9 @@ StageModel::BackwardResult StageModel::backward(const MicrobatchId& id, at::Tens
   if (!gradient.defined()) gradient = kept.gradient;
   if (!gradient.defined()) return {};
   for (std::size_t i = kept.blocks.size(); i-- > 0;) {
-    model_.block_backward(kept.version->blocks[i], kept.blocks[i], gradient, gradients_.blocks[i]);
+    BlockSaved& saved = kept.blocks[i];
+    if (config_.activation_checkpointing) model_.block(kept.version->blocks[i], saved.x, &saved);
+    model_.block_backward(kept.version->blocks[i], saved, gradient, gradients_.blocks[i]);
     kept.blocks.pop_back();
   }
   BackwardResult out{.kept = true, .gradient = {}};

@@ -37,6 +37,7 @@ struct StageConfig {
   BatchShape batch;
   OptimizerConfig optimizer;
   double max_grad_norm = 1.0;
+  bool activation_checkpointing = false;
 };
 
 // Adam's state: as it was, or zero.
@@ -86,7 +87,7 @@ class StageModel {
   struct Kept {
     Version version;
     Pass pass = Pass::train;
-    std::vector<BlockSaved> blocks;     // train
+    std::vector<BlockSaved> blocks;     // train; with activation checkpointing only `x` of each
     std::vector<std::int32_t> inputs;   // originator, [M]
     std::vector<std::int32_t> targets;  // originator, [M]
     at::Tensor home;                    // originator, until its loss: what begin() made

@@ -89,7 +89,7 @@ struct OuterStep {
   double beta = 0.7;
   double gamma = 0.7;
 };
-enum class StatePart { phi, adam_m, adam_v, momentum };
+enum class StatePart { phi, adam_m, adam_v, momentum, theta };
 // One flat array of this stage, encoded. Result: State.
 struct Encode {
   StatePart part = StatePart::phi;
@@ -99,8 +99,8 @@ struct EncodedPart {
   Buffer bytes;
   Encoding encoding = Encoding::fp32;
 };
-// Becomes `stage` (its own or another) with these weights: phi given, else drawn from the run's seed; theta = phi; Adam's
-// state and outer momentum as given, else zero; `adam_steps` Adam's bias-correction counter; accumulated gradient, graphs
+// Becomes `stage` (its own or another) with these weights: phi given, else drawn from the run's seed; theta as given,
+// else phi; Adam's state and outer momentum as given, else zero; `adam_steps` Adam's bias-correction counter; accumulated gradient, graphs
 // and snapshot dropped. Result: Loaded; not finite or of a wrong size: Loaded.error, and nothing has changed.
 struct Load {
   Stage stage = 0;
@@ -108,6 +108,7 @@ struct Load {
   std::optional<EncodedPart> adam_m;
   std::optional<EncodedPart> adam_v;
   std::optional<EncodedPart> momentum;
+  std::optional<EncodedPart> theta;
   std::int64_t adam_steps = 0;
 };
 // CheckFree's last resort for a middle stage: block j = weighted mean of block j of both neighbours; `right` null (last

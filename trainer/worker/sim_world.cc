@@ -166,6 +166,7 @@ class SimWorld::SimListener final : public Listener {
   }
   void event(std::string_view name, const std::vector<EventField>& fields) override {
     if (name == "woke_late") node_.woke_late = true;
+    if (name == "copied") world_.check_copy(node_, fields);
     world_.note(node_, name, 0, 0);
     for (const EventField& field : fields) {
       if (name == "takeover" && field.name == "weights") node_.takeovers.push_back(std::get<std::string>(field.value));

@@ -130,6 +130,7 @@ class SimWorld {
   void check(Node& node);
   void check_ledger(Node& node);
   void check_round(Node& node, const RoundReport& report);
+  void check_copy(Node& node, const std::vector<EventField>& fields);
   void check_exit(const Node& node);
   void check_timer(const Node& node);
   void check_graphs(Node& node);

@@ -163,6 +163,26 @@ void SimWorld::check_round(Node& node, const RoundReport& report) {
   both.push_back({node.id, *report.partner, report.round, node.worker->stage()});
 }
 
+// Whoever has copied a replica's state stands where that replica stood when the round began, not one exchange behind.
+void SimWorld::check_copy(Node& node, const std::vector<EventField>& fields) {
+  std::string donor;
+  Step step = 0;
+  for (const EventField& field : fields) {
+    if (field.name == "donor") donor = std::get<std::string>(field.value);
+    if (field.name == "step") step = std::get<std::int64_t>(field.value);
+  }
+  const auto it = std::find_if(nodes_.begin(), nodes_.end(), [&](const auto& n) { return n->id.brief() == donor; });
+  if (it == nodes_.end() || !runs(**it) || !(*it)->compute || (*it)->compute->lies()) return;
+  const pipeline::StageStep& clock = (*it)->worker->clock();
+  const bool same_round = clock.round() == config_.worker.outer.round_of(step) && !clock.between_steps();
+  if (!same_round || (*it)->worker->stage() != node.compute->stage()) return;  // it went on, or only kept a backup
+  const std::span<const float> here = node.compute->phi();
+  const std::span<const float> there = (*it)->compute->phi();
+  if (!std::equal(here.begin(), here.end(), there.begin(), there.end())) {
+    violated(node, fmt::format("its copy of {} at step {} has other slow weights", (*it)->name, step));
+  }
+}
+
 void SimWorld::check_exit(const Node& node) {
   if (node.exit->exit != Worker::Exit::finished || !node.compute || node.worker->stage() != 0 || !node.in_step) return;
   const Step last = node.last_step - 1;

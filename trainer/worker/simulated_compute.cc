@@ -157,6 +157,7 @@ JobResult SimulatedCompute::run(const OuterStep& job) {
 JobResult SimulatedCompute::run(const Encode& job) {
   if (job.part == StatePart::phi) return StateMade{encode_values(slow_.phi(), job.encoding)};
   if (job.part == StatePart::momentum) return StateMade{encode_values(slow_.momentum(), job.encoding)};
+  if (job.part == StatePart::theta) return StateMade{encode_values(theta_, job.encoding)};
   return StateMade{encode_values(job.part == StatePart::adam_m ? adam_m_ : adam_v_, job.encoding)};
 }
 
@@ -177,11 +178,12 @@ JobResult SimulatedCompute::run(const Load& job) {
   auto m = given(job.adam_m);
   auto v = given(job.adam_v);
   auto momentum = given(job.momentum);
-  for (const auto* part : {&phi, &m, &v, &momentum}) {
+  auto theta = job.theta ? given(job.theta) : phi;
+  for (const auto* part : {&phi, &m, &v, &momentum, &theta}) {
     if (!*part) return Loaded{job.stage, part->error().message};
   }
   stage_ = job.stage;
-  theta_ = *phi;
+  theta_ = std::move(*theta);
   slow_ = SlowWeights(std::move(*phi), std::move(*momentum));
   adam_m_ = std::move(*m);
   adam_v_ = std::move(*v);

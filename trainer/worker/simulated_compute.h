@@ -57,6 +57,7 @@ class SimulatedCompute final : public Compute {
   // What this node hands to others from now on: activations and gradients of a wrong size, or an exchange with NaN in it.
   enum class Lie { none, wrong_size, not_finite };
   void set_lie(Lie lie) { lie_ = lie; }
+  Stage stage() const { return stage_; }
   bool lies() const { return lie_ != Lie::none; }
 
   const std::vector<Applied>& ledger() const { return ledger_; }

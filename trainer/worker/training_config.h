@@ -17,7 +17,8 @@ struct TrainingConfig {
   std::optional<std::int64_t> max_steps;
   std::optional<std::int64_t> max_tokens;
   double max_grad_norm = 1.0;
-  std::string dtype = "auto";  // auto | float32 (bfloat16 on CUDA only)
+  std::string dtype = "auto";             // auto | float32 (bfloat16 on CUDA only)
+  bool activation_checkpointing = false;  // keep each block's input alone and run the block again in its backward pass
 
   std::vector<std::string> validate() const;
   std::int64_t tokens_per_microbatch() const { return seq_len * micro_batch_size; }
@@ -48,8 +49,8 @@ double learning_rate(const OptimizerConfig& optimizer, const SchedulerConfig& sc
 
 struct ParallelismConfig {
   std::int64_t stages = 4;
-  std::int64_t replicas = 4;                // target per stage; more and fewer are legal
-  std::vector<std::int64_t> stage_layers;   // empty: auto
+  std::int64_t replicas = 4;               // target per stage; more and fewer are legal
+  std::vector<std::int64_t> stage_layers;  // empty: auto
 
   std::vector<std::string> validate() const;
 };

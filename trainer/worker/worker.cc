@@ -517,6 +517,7 @@ void Worker::woke_late(Duration gap) {
   const bool in_exchange = exchange_.busy();
   feed(Exchange::Cancelled{});
   if (in_exchange) feed(StageStep::RoundFinished{});
+  serve_those_who_waited();
   feed_placement(Placement::WokeLate{});
   feed(RunEnd::WokeLate{gap});
 }

@@ -319,6 +319,8 @@ class Worker {
   void become_active(Stage stage, Step step, Duration tau, std::int64_t adam_steps);
   void drop_everything();
   void serve(const NodeId& to, const net::StateRequest& request);
+  void encode_for(const ServeJob& job);
+  void serve_those_who_waited();
   void keep_backup(const net::BackupPart& part, Buffer buffer);
   enum class WhichEval { during, last };
   void begin_eval(Step step, WhichEval which);
@@ -399,7 +401,8 @@ class Worker {
   };
   std::optional<Neighbours> neighbours_;  // of copying_stage_, while they are asked for in its stead
   std::map<Stage, std::deque<std::pair<net::BackupPart, Buffer>>> backups_;  // newest two each
-  int serving_ = 0;                      // state parts being encoded for others
+  int serving_ = 0;                      // state parts being encoded for others, those of serve_later_ among them
+  std::vector<ServeJob> serve_later_;    // asked for during an exchange: of the weights that it leaves
 
   // evaluation
   struct Eval {

@@ -69,8 +69,10 @@ void Worker::carry_out(const StageStep::Acknowledge& action) {
 void Worker::carry_out(const StageStep::Run&) { pump(); }
 
 void Worker::carry_out(const StageStep::Drop& action) {
-  if (action.why == StageStep::Drop::Why::displaced) {
-    send(action.from, net::AskAnswer{.state = net::AskAnswer::State::given_back, .microbatch = action.microbatch});
+  if (action.give_back) {
+    send(action.give_back->to, net::AskAnswer{.state = net::AskAnswer::State::given_back,
+                                              .microbatch = action.microbatch,
+                                              .direction = action.give_back->direction});
   }
   if (action.why == StageStep::Drop::Why::bad_input) ++counters_.rejected_non_finite;
   const bool own = action.microbatch.originator == self_.id;

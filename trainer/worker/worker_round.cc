@@ -14,7 +14,7 @@ constexpr std::size_t outcomes_said = 2;
 constexpr std::size_t eval_windows_at_once = 4;
 constexpr Duration eval_window_age = std::chrono::seconds(20);
 constexpr Duration eval_at_most = std::chrono::seconds(30);
-constexpr std::uint8_t all_parts = 15;                // of a state: phi, adam_m, adam_v, momentum
+constexpr std::uint8_t all_parts = 31;                // of a state: phi, adam_m, adam_v, momentum, theta
 constexpr std::uint8_t only_phi = 1;
 
 std::string_view name_of(outer::Exchange::SoloCause cause) {
@@ -194,6 +194,7 @@ void Worker::carry_out(const Exchange::RoundFinished& action) {
            BackupJob{{.stage = stage_, .step = stage_step_->step() - 1, .round = action.round}, plan.holders});
   }
   feed(StageStep::RoundFinished{});
+  serve_those_who_waited();
   if (is_originator()) feed(Originator::Look{});
 }
 
@@ -262,17 +263,32 @@ void Worker::serve(const NodeId& to, const net::StateRequest& request) {
     info.closed_any = stage_step_->step() > 1;
     info.gradient_norm = gradient_norm_;
     send(to, info);
-    for (const StatePart part : {StatePart::phi, StatePart::adam_m, StatePart::adam_v, StatePart::momentum}) {
+    for (const StatePart part :
+         {StatePart::phi, StatePart::adam_m, StatePart::adam_v, StatePart::momentum, StatePart::theta}) {
       const auto number = static_cast<std::uint8_t>(part);
       if ((info.parts & (1U << number)) == 0) continue;
       ++serving_;
-      submit(Encode{part, Encoding::fp32},
-             ServeJob{to, {.request = request.request, .stage = stage_, .part = number,
-                           .encoding = static_cast<std::uint8_t>(Encoding::fp32)}});
+      const ServeJob job{to, {.request = request.request, .stage = stage_, .part = number,
+                              .encoding = static_cast<std::uint8_t>(Encoding::fp32)}};
+      // The step and round that it was told come after this exchange, and so must the weights: without it, it would trail
+      // the others by a whole outer step.
+      if (stage_step_->between_steps()) {
+        serve_later_.push_back(job);
+      } else {
+        encode_for(job);
+      }
     }
     return;
   }
   send(to, info);  // parts = 0: ask somebody else
+}
+
+void Worker::encode_for(const ServeJob& job) {
+  submit(Encode{static_cast<StatePart>(job.part.part), static_cast<Encoding>(job.part.encoding)}, job);
+}
+
+void Worker::serve_those_who_waited() {
+  for (const ServeJob& job : std::exchange(serve_later_, {})) encode_for(job);
 }
 
 void Worker::finished(const ServeJob& job, const Completion& completion) {
@@ -324,6 +340,7 @@ void Worker::carry_out(const CatchUp::Load& action) {
   load.adam_m = part(StatePart::adam_m);
   load.adam_v = part(StatePart::adam_v);
   load.momentum = part(StatePart::momentum);
+  load.theta = part(StatePart::theta);
   drop_everything();
   submit(std::move(load), LoadJob{action.stage, WeightsFrom::donor});
 }
@@ -371,6 +388,8 @@ void Worker::load_neighbours(Stage asked) {
 void Worker::drop_everything() {
   life_ = Life::loading;
   if (exchange_.busy()) feed(Exchange::Cancelled{});
+  serving_ -= static_cast<int>(serve_later_.size());  // who asked tries the next donor
+  serve_later_.clear();
   feed(StageStep::Stopped{});
   feed(Originator::StoppedAll{});
   loss_sum_ = 0.0;

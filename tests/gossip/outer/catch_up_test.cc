@@ -13,7 +13,7 @@ using std::chrono::seconds;
 
 constexpr Stage stage = 2;
 constexpr std::uint64_t part_bytes = 16;
-constexpr std::uint8_t all_parts = 15;
+constexpr std::uint8_t all_parts = 31;
 
 NodeId node(std::uint8_t first) {
   NodeId id;
@@ -103,6 +103,7 @@ class CatchUpTest : public ::testing::Test {
     EXPECT_TRUE(deliver(0, 10).empty());
     EXPECT_TRUE(deliver(2, 12).empty());
     EXPECT_TRUE(deliver(3, 13).empty());
+    EXPECT_TRUE(deliver(4, 14).empty());
     return deliver(1, 11);
   }
 
@@ -122,7 +123,7 @@ TEST_F(CatchUpTest, CopiesEverythingFromTheReplicaThatIsAhead) {
   EXPECT_EQ(request_.parts, all_parts);
   const auto loads = only<CatchUp::Load>(copy_all());
   ASSERT_EQ(loads.size(), 1U);
-  EXPECT_EQ(loads[0].parts.size(), 4U);
+  EXPECT_EQ(loads[0].parts.size(), 5U);
   EXPECT_EQ((*loads[0].parts.at(1))[0], std::byte{11});
   EXPECT_EQ(loads[0].info.adam_steps, 600);
   EXPECT_EQ(catch_up_.next_deadline(), never);
@@ -270,6 +271,7 @@ TEST_F(CatchUpTest, AnswersToRepeatedRequestsAreNotMixed) {
   EXPECT_TRUE(deliver(1, 21).empty());
   EXPECT_TRUE(deliver(2, 22).empty());
   EXPECT_TRUE(deliver(3, 23).empty());
+  EXPECT_TRUE(deliver(4, 24).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
   EXPECT_EQ((*loads[0].parts.at(0))[0], std::byte{20});
@@ -289,28 +291,31 @@ TEST_F(CatchUpTest, RepeatedOffersAndNumbersChangeNothing) {
   EXPECT_TRUE(on(CatchUp::InfoCame{donor_, refusal}).empty());
 }
 
-// The donor averages while the copy travels: phi and momentum come again, Adam's state of before stays with its own counter.
+// The donor averages while the copy travels: phi, momentum and theta come again, Adam's state of before stays with its own counter.
 TEST_F(CatchUpTest, PhiIsCopiedAgainWhenTheDonorsRoundEnded) {
   follow(start());
   on(CatchUp::InfoCame{donor_, info(6)});
   deliver(1, 11);
   deliver(2, 12);
   deliver(3, 13);
+  deliver(4, 14);
   swarm_.peers[donor_].record.round = 7;
   const NodeId before = donor_;
   const Actions again = deliver(0, 10);
   EXPECT_TRUE(only<CatchUp::Load>(again).empty());
   follow(again);
   EXPECT_EQ(donor_, before);
-  EXPECT_EQ(request_.parts, 9) << "phi and momentum";
+  EXPECT_EQ(request_.parts, 25) << "phi, momentum and theta";
   on(CatchUp::InfoCame{donor_, info(7)});
   swarm_.peers[donor_].record.round = 8;  // once only
   EXPECT_TRUE(deliver(3, 23).empty());
+  EXPECT_TRUE(deliver(4, 24).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
   EXPECT_EQ((*loads[0].parts.at(0))[0], std::byte{20});
   EXPECT_EQ((*loads[0].parts.at(1))[0], std::byte{11});
   EXPECT_EQ((*loads[0].parts.at(3))[0], std::byte{23});
+  EXPECT_EQ((*loads[0].parts.at(4))[0], std::byte{24});
   EXPECT_EQ(loads[0].info.round, 7);
   EXPECT_EQ(loads[0].info.adam_steps, 600);
   EXPECT_EQ(only<CatchUp::Finished>(on(CatchUp::Loaded{true})).size(), 1U);
@@ -323,12 +328,13 @@ TEST_F(CatchUpTest, PhiIsCopiedAgainWhenTheRoundEndedWhileLoading) {
   const Actions again = on(CatchUp::Loaded{true});
   EXPECT_TRUE(only<CatchUp::Finished>(again).empty());
   follow(again);
-  EXPECT_EQ(request_.parts, 9) << "phi and momentum";
+  EXPECT_EQ(request_.parts, 25) << "phi, momentum and theta";
   on(CatchUp::InfoCame{donor_, info(7)});
   EXPECT_TRUE(deliver(3, 23).empty());
+  EXPECT_TRUE(deliver(4, 24).empty());
   const auto loads = only<CatchUp::Load>(deliver(0, 20));
   ASSERT_EQ(loads.size(), 1U);
-  EXPECT_EQ(loads[0].parts.size(), 4U);
+  EXPECT_EQ(loads[0].parts.size(), 5U);
 }
 
 // When nobody is left to refresh it from, the copy of one round ago is better than none.
@@ -338,6 +344,7 @@ TEST_F(CatchUpTest, OlderCopyIsTheLastResort) {
   deliver(1, 11);
   deliver(2, 12);
   deliver(3, 13);
+  deliver(4, 14);
   swarm_.peers[donor_].record.round = 7;
   deliver(0, 10);
   for (std::uint8_t i = 2; i <= 4; ++i) swarm_.peers[node(i)].state = PeerState::dead;

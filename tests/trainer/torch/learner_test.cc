@@ -223,6 +223,8 @@ TEST(ComputeSizes, MatchWhatIsKept) {
   const ComputeSizes sizes = compute_sizes(config);
   // Per row: x and x2 (2 D), two rstd, qkv (64), attended (32), log sums (4 heads), gate and up (96): 262 floats.
   EXPECT_EQ(sizes.kept_bytes[1], 48 * 262 * 4);
+  config.training.activation_checkpointing = true;
+  EXPECT_EQ(compute_sizes(config).kept_bytes[1], 48 * 32 * 4);
   EXPECT_EQ(sizes.activation_bytes, 48 * 32 * 4);
   EXPECT_EQ(sizes.parameters[1], parameter_count(config.model, config.cut[1], 1));
 }

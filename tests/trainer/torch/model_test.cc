@@ -11,6 +11,7 @@
 
 #include "gossip/base/random.h"
 #include "trainer/torch/loss.h"
+#include "trainer/worker/stage_memory.h"
 
 namespace starling::trainer {
 namespace {
@@ -179,6 +180,40 @@ TEST(HeadLoss, IsThatOfTheReference) {
   EXPECT_LT(distance(made.gradient, reference_x.grad()), 1e-5);
   EXPECT_LT(distance(gradients.final_norm, reference_norm_weight.grad()), 1e-5);
   EXPECT_LT(distance(gradients.head, reference_head.grad()), 1e-5);
+}
+
+TEST(HeadLoss, BlocksOfRowsAddUpAndALostOneTakesTheOthersBack) {
+  // A vocabulary so large that the rows are worked on in two blocks.
+  const c10::InferenceMode no_autograd;
+  const std::int64_t rows = 140;
+  const std::int64_t hidden = 8;
+  const std::int64_t vocab = 40'000;
+  ASSERT_LT(logits_rows(rows, vocab), rows);
+  StageParameters weights;
+  weights.final_norm = random_tensor({hidden}, 1.0, 1);
+  weights.head = random_tensor({vocab, hidden}, 0.7, 2);
+  at::Tensor x = random_tensor({rows, hidden}, 2.0, 3);
+  std::vector<std::int32_t> targets;
+  for (std::int32_t row = 0; row < rows; ++row) targets.push_back(row * 7);
+  StageParameters gradients;
+  gradients.final_norm = at::zeros_like(weights.final_norm);
+  gradients.head = at::zeros_like(weights.head);
+
+  const HeadLoss made = loss_and_gradient(weights, x, targets, 1e-3, gradients);
+  at::Tensor whole = logits(weights, x, 1e-3);
+  EXPECT_NEAR(ops::cross_entropy(whole, targets, ops::Gradient::in_place) / made.sum, 1.0, 1e-9);
+  const at::Tensor y = ops::rms_norm(x, weights.final_norm, 1e-3).y;
+  EXPECT_LT(distance(gradients.head, whole.t().mm(y).to(at::kDouble)), 1e-5);
+  EXPECT_NEAR(loss_only(weights, x, targets, 1e-3) / made.sum, 1.0, 1e-9);
+
+  const at::Tensor before = gradients.head.clone();
+  const at::Tensor norm_before = gradients.final_norm.clone();
+  x[rows - 1][0] = std::numeric_limits<float>::quiet_NaN();
+  const HeadLoss lost = loss_and_gradient(weights, x, targets, 1e-3, gradients);
+  EXPECT_FALSE(std::isfinite(lost.sum));
+  EXPECT_FALSE(lost.gradient.defined());
+  EXPECT_LT(distance(gradients.head, before.to(at::kDouble)), 1e-6);
+  EXPECT_TRUE(at::equal(gradients.final_norm, norm_before));
 }
 
 TEST(HeadLoss, SurvivesLogitsOfAnySize) {

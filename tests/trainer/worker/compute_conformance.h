@@ -250,20 +250,25 @@ TEST_P(ComputeConformance, WhatIsLoadedComesBack) {
   Device from = device(0);
   from.train_alone(0);
   from.get<OuterStepped>(OuterStep{});
+  from.train_alone(1);  // theta is not phi
   Device to = device(1);
   const Loaded loaded = to.get<Loaded>(Load{.stage = 0,
                                             .phi = EncodedPart{.bytes = from.encode(StatePart::phi)},
                                             .adam_m = EncodedPart{.bytes = from.encode(StatePart::adam_m)},
                                             .adam_v = EncodedPart{.bytes = from.encode(StatePart::adam_v)},
                                             .momentum = EncodedPart{.bytes = from.encode(StatePart::momentum)},
-                                            .adam_steps = 1});
+                                            .theta = EncodedPart{.bytes = from.encode(StatePart::theta)},
+                                            .adam_steps = 2});
   EXPECT_FALSE(loaded.error);
   EXPECT_EQ(loaded.stage, 0);
   EXPECT_EQ(*to.encode(StatePart::momentum), *from.encode(StatePart::momentum));
   EXPECT_EQ(to.phi(), from.phi());
   EXPECT_EQ(*to.encode(StatePart::adam_m), *from.encode(StatePart::adam_m));
   EXPECT_EQ(*to.encode(StatePart::adam_v), *from.encode(StatePart::adam_v));
-  EXPECT_EQ(largest(to.delta()), 0.0F);  // theta = phi
+  EXPECT_GT(largest(to.delta()), 0.0F);
+  EXPECT_EQ(to.delta(), from.delta());
+  to.get<Loaded>(Load{.stage = 0, .phi = EncodedPart{.bytes = from.encode(StatePart::phi)}});
+  EXPECT_EQ(largest(to.delta()), 0.0F) << "without theta: theta = phi";
 }
 
 TEST_P(ComputeConformance, LoadingForgetsGraphsAndGradients) {
