@@ -11,11 +11,11 @@
 # its own folder, and the configuration fails otherwise:
 #
 #   gossip_base <- metrics <- gossip_net <- gossip_membership <- gossip_outer
-#     <- pipeline <- trainer_{data,checkpoint,worker,torch} <- launcher <- tests
+#     <- pipeline <- trainer_data <- trainer_worker <- trainer_checkpoint
+#     <- trainer_torch <- launcher <- tests
 #
 # gossip_sim uses gossip_base, metrics and gossip_net; only the trainer, the
-# launcher and tests use it. In the trainer, torch may use the other three, and
-# only the launcher and tests use torch. A library belongs to the layer whose
+# launcher and tests use it. Only the launcher and tests use torch. A library belongs to the layer whose
 # name it bears or begins with, as in trainer_worker_sim; libraries that support
 # tests begin with test_. TORCH makes LibTorch's headers visible and is for
 # trainer_torch and its tests; on a test elsewhere or on an executable it says
@@ -25,7 +25,7 @@
 # one exception.
 set(STARLING_LAYERS
   gossip_base metrics gossip_net gossip_sim gossip_membership gossip_outer
-  pipeline trainer_data trainer_checkpoint trainer_worker trainer_torch
+  pipeline trainer_data trainer_worker trainer_checkpoint trainer_torch
   launcher test)
 
 # The layer that a target belongs to, or "" when its name fits none.

@@ -16,6 +16,9 @@
 #include "gossip/net/wire.h"
 #include "metrics/status.h"
 #include "tests/gossip/membership/hash_signatures.h"
+#include "trainer/checkpoint/hf_config.h"
+#include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/safetensors.h"
 #include "trainer/worker/slow_weights.h"
 
 namespace starling {
@@ -35,6 +38,25 @@ Bytes bytes_of(std::string_view text) {
 }
 
 std::string_view text_of(const Bytes& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+
+// Two tensors and what a file may hold besides.
+Bytes safetensors_file() {
+  const std::string header =
+      R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
+      R"("b.weight":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]}}  )";
+  ByteWriter out;
+  out.number(static_cast<std::uint64_t>(header.size()));
+  out.raw(as_bytes(header));
+  out.raw(Bytes(22));
+  return std::move(out).bytes();
+}
+
+trainer::Manifest manifest() {
+  trainer::Manifest out{.run_id = "ab", .config_hash = "cd", .step = 5, .round = 1, .tokens = 9, .cut = {{0, 1}, {1, 4}}};
+  out.missed = {{1, "no replica answered"}};
+  out.files = {{"config.json", {.bytes = 17, .hash = xxh3_128(as_bytes("x"))}}};
+  return out;
+}
 
 struct Decoder {
   std::string name;
@@ -141,6 +163,33 @@ std::vector<Decoder> decoders() {
        [](const Bytes& b) {
          const auto read = trainer::decode_part({std::make_shared<const Bytes>(b), trainer::Encoding::fp32}, 3);
          if (read) RC_ASSERT(read->size() == 3 && trainer::all_finite(*read));
+         return read.has_value();
+       },
+       Kind::loose},
+      {"safetensors", safetensors_file(),
+       [](const Bytes& b) {
+         const auto table = trainer::parse_safetensors(b);
+         if (!table) return false;
+         for (const auto& tensor : table->tensors) {
+           RC_ASSERT(tensor.bytes.data() >= b.data() && tensor.bytes.data() + tensor.bytes.size() <= b.data() + b.size());
+           RC_ASSERT(tensor.count() <= static_cast<std::int64_t>(tensor.bytes.size()) * 8);
+           std::vector<float> values(static_cast<std::size_t>(tensor.count()));
+           if (trainer::read_floats(tensor, values)) RC_ASSERT(trainer::all_finite(values));
+         }
+         return true;
+       },
+       Kind::loose},
+      {"config.json", bytes_of(trainer::hf_config_text({}, {.bos = 1, .eos = {2}}, trainer::WeightDtype::float32)),
+       [](const Bytes& b) {
+         const auto read = trainer::parse_hf_config(text_of(b));
+         if (read) RC_ASSERT(read->model.validate().empty());
+         return read.has_value();
+       },
+       Kind::loose},
+      {"manifest", bytes_of(trainer::manifest_text(manifest())),
+       [](const Bytes& b) {
+         const auto read = trainer::parse_manifest(text_of(b));
+         if (read) RC_ASSERT(trainer::manifest_text(*read) == trainer::manifest_text(manifest()));
          return read.has_value();
        },
        Kind::loose},
