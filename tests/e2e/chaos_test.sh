@@ -110,7 +110,8 @@ expect_end() {
 }
 
 # What a worker that joined at unix time $1 needed until its first optimizer step: at most 15 s. Prints, without judging it,
-# how far it stood from its partner at its second exchange, against the median of the others in that round.
+# how far it stood from its partner at its first exchanges, against the other pairs of its stage in that round: there are one
+# or two of them, and pairs differ by a factor of three among themselves.
 expect_quick_joiner() {
   python3 - "$1" "$dir/late" "$run" <<'PYTHON' || fail "the joiner was too slow"
 import json, statistics, sys
@@ -119,10 +120,14 @@ read = lambda path: [json.loads(line) for line in open(path) if line.endswith("\
 first = min(line["time"] for line in read(late + "/metrics.jsonl") if "train/grad_norm" in line) - joined
 own = [event for event in read(late + "/events.jsonl") if event["event"] == "exchange" and event["result"] == "averaged"]
 print(f"first optimizer step {first:.1f} s after exec")
-if len(own) > 1:
-    others = [event["divergence"] for event in read(run + "/events.jsonl") if event["event"] == "exchange" and
-              event["round"] == own[1]["round"] and event["result"] == "averaged" and event["worker"] != own[1]["worker"]]
-    print(f"divergence at the second exchange {own[1]['divergence'] / statistics.median(others):.2f} x the others' median")
+theirs = read(run + "/events.jsonl")
+itself = next(event["id"] for event in theirs if event["event"] == "join" and event.get("peer") == "late")
+for event in own[:4]:
+    others = [other["divergence"] for other in theirs if other["event"] == "exchange" and other["result"] == "averaged" and
+              (other["round"], other["stage"]) == (event["round"], event["stage"]) and
+              other["worker"] != event["worker"] and other["partner"] != itself]
+    if others:
+        print(f"divergence in round {event['round']}: {event['divergence'] / statistics.median(others):.2f} x the others'")
 sys.exit(first > 15)
 PYTHON
 }

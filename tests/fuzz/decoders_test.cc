@@ -173,8 +173,8 @@ std::vector<Decoder> decoders() {
          for (const auto& tensor : table->tensors) {
            RC_ASSERT(tensor.bytes.data() >= b.data() && tensor.bytes.data() + tensor.bytes.size() <= b.data() + b.size());
            RC_ASSERT(tensor.count() <= static_cast<std::int64_t>(tensor.bytes.size()) * 8);
-           std::vector<float> values(static_cast<std::size_t>(tensor.count()));
-           if (trainer::read_floats(tensor, values)) RC_ASSERT(trainer::all_finite(values));
+           std::vector<float> floats(static_cast<std::size_t>(tensor.count()));
+           if (trainer::read_floats(tensor, floats)) RC_ASSERT(trainer::all_finite(floats));
          }
          return true;
        },
