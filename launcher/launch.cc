@@ -198,6 +198,7 @@ Result<std::unique_ptr<NodeReport>> Launch::open_report(const std::string& token
   events_.emplace(std::move(*own_events), clock_, "observer");
   NodeReport::Config config = report_config(config_, keys_.run, "observer");
   config.join_token = token;
+  config.local_workers = directory_.path / "workers";
   config.voice = NodeReport::Config::Voice::step_lines;
   return launcher::open_report(std::move(config), directory_.path, clock_);
 }

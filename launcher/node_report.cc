@@ -183,7 +183,9 @@ void NodeReport::reported(const NodeId& from, const net::Report& report) {
   const membership::Peer* peer = worker_->swarm().find(from);
   if (!line || peer == nullptr) return;
   line->worker = peer->record.name;  // nobody reports in another one's name
-  if (metrics_file_ && config_.jsonl && peer->record.host != config_.host) metrics_file_->append(metrics::to_json(*line));
+  std::error_code ignored;
+  const bool writes_itself = std::filesystem::exists(config_.local_workers / line->worker, ignored);
+  if (metrics_file_ && config_.jsonl && !writes_itself) metrics_file_->append(metrics::to_json(*line));
   seen_[from] = {*line, clock_.now()};
   if (line->loss) loss_ = line->loss;
   if (line->validation_loss) {

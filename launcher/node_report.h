@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -37,6 +38,7 @@ class NodeReport final : public trainer::Listener {
     std::string model;                       // for starling_run_info
     std::string algorithm;
     std::optional<std::string> join_token;   // the launcher's status shows it
+    std::filesystem::path local_workers;     // an observer's: who has a folder there appends to the run's files itself
     bool jsonl = true;
     enum class Voice { quiet, step_lines } voice = Voice::quiet;  // step_lines: print them on stderr, for a person
   };

@@ -178,6 +178,7 @@ case "$case_name" in
     [ "$status" = 0 ] || { cat "$dir/join.txt"; fail "join ended with $status"; }
     expect_end 200
     grep -q '"worker":"late"' "$dir/late/metrics.jsonl" || fail "the joiner never closed a step"
+    grep -q '"worker":"late"' "$run/metrics.jsonl" || fail "the run's metrics.jsonl has nothing of a worker elsewhere"
     grep -q '"event":"copied"' "$dir/late/events.jsonl" || fail "the joiner did not copy a replica's state"
     expect_quick_joiner "$joined_at"
     expect_learned_since 10
