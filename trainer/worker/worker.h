@@ -274,7 +274,7 @@ class Worker {
   void route_backward(Header header, Buffer gradient, const std::set<NodeId>& tried);
   void send_microbatch(const NodeId& to, Header header, Buffer buffer);
   void plan_path(Header& header);
-  bool originates(const NodeId& peer) const;
+  bool may_originate(const NodeId& peer) const;
   void skipped(Stage stage, const MicrobatchId& id);
   void drop_output(const Key& key);
   void answer(const NodeId& from, const net::Ask& ask);

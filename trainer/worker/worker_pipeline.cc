@@ -175,9 +175,11 @@ Duration Worker::age_of(const Header& header) const {
   return it == began_.end() ? header.age : now_ - it->second;
 }
 
-bool Worker::originates(const NodeId& peer) const {
+// The originator of what is here may be heard of as one later than its microbatches come: at the start, or when it has just
+// taken stage 0 over. Only one that is gone is not tried; one that is no originator any more refuses.
+bool Worker::may_originate(const NodeId& peer) const {
   const membership::Peer* known = swarm().find(peer);
-  return known != nullptr && swarm().is_live(peer) && known->record.stage == 0;
+  return known != nullptr && known->state != membership::PeerState::dead && known->state != membership::PeerState::left;
 }
 
 // The whole way of a microbatch that begins here.
@@ -215,7 +217,7 @@ void Worker::route_forward(Header header, Buffer output, const std::set<NodeId>&
     return;
   }
   const NodeId home = header.id.originator;
-  if (!never_skip && !originates(home)) return free_microbatch(header.id);
+  if (!never_skip && !may_originate(home)) return free_microbatch(header.id);
   send_microbatch(home, std::move(header), std::move(output));
 }
 
@@ -245,7 +247,7 @@ void Worker::route_backward(Header header, Buffer gradient, const std::set<NodeI
     return;
   }
   const NodeId home = header.id.originator;
-  if (!never_skip && !originates(home)) return free_microbatch(header.id);
+  if (!never_skip && !may_originate(home)) return free_microbatch(header.id);
   send_microbatch(home, std::move(header), std::move(gradient));
 }
 
