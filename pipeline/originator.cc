@@ -109,6 +109,13 @@ std::vector<Originator::Action> Originator::on(const Event& event, const members
     open_.clear();
     share_said_ = false;
   }
+  // Completions have told better since: one that is lost in the first step must not hold it for a minute.
+  for (auto& [id, open] : open_) {
+    const auto& samples = open.pace == Pace::ahead ? completion_ahead_ : completion_;
+    if (open.guessed && !samples.empty() && open.give_up_at != never) {
+      open.give_up_at = std::min(open.give_up_at, open.started + give_up_age(open.pace));
+    }
+  }
   std::vector<MicrobatchId> given_up;
   for (const auto& [id, open] : open_) {
     if (open.give_up_at <= now) given_up.push_back(id);
@@ -177,7 +184,8 @@ void Originator::start_some(const membership::Swarm& swarm, const Clock& clock, 
     const MicrobatchId id{config_.self, config_.boot, step_, static_cast<std::uint32_t>(started_++)};
     const Pace pace = step_ > clock.done_half + 1 ? Pace::ahead : Pace::with_the_swarm;
     const Duration age = give_up_age(pace);
-    open_.emplace(id, Open{now, pace, config_.give_ups == GiveUps::on ? now + age : never});
+    const bool guessed = (pace == Pace::ahead ? completion_ahead_ : completion_).empty();
+    open_.emplace(id, Open{now, pace, config_.give_ups == GiveUps::on ? now + age : never, guessed});
     out.emplace_back(Start{id, age});
   }
   if (started_ >= share_ && share_ > 0 && !share_said_) {

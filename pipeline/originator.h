@@ -104,6 +104,7 @@ class Originator {
     TimePoint started;
     Pace pace;
     TimePoint give_up_at;
+    bool guessed;                           // its age, before the first completion
   };
   std::int64_t in_flight_limit(const Clock& clock) const;
   void finish(const MicrobatchId& id, TimePoint now);
