@@ -55,6 +55,10 @@ at::Tensor rows_of(const at::Tensor& heads, const at::Tensor& like) {
 }  // namespace
 
 Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (x.is_cuda()) {
+    const auto [y, rstd] = at::_fused_rms_norm(x, {x.size(1)}, weight.to(x.scalar_type()), eps);
+    return {y, rstd.view({-1})};
+  }
   const at::Tensor wide = x.to(at::kFloat);
   at::Tensor rstd = wide.square().mean(1).add_(eps).rsqrt_();
   return {(wide * rstd.unsqueeze(1)).mul_(weight).to(x.scalar_type()), rstd};
@@ -63,6 +67,14 @@ Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 // dx = rstd (w dy - n mean(n w dy)) with n = x rstd.
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
                        at::Tensor& dx, at::Tensor& dweight) {
+  if (x.is_cuda()) {
+    const auto [d, dw] = at::_fused_rms_norm_backward(dy_y, x, {x.size(1)}, rstd.view({-1, 1}),
+                                                      weight.to(x.scalar_type()), {true, true});
+    dx.add_(d);
+    dweight.add_(dw);
+    at::mul_out(dy_y, x * rstd.unsqueeze(1), weight);
+    return;
+  }
   const at::Tensor normed = x.to(at::kFloat) * rstd.unsqueeze(1);
   const at::Tensor dy = dy_y.to(at::kFloat);
   dweight.add_((dy * normed).sum(0));
@@ -80,10 +92,9 @@ void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable&
   at::Tensor second = heads.narrow(3, half, half);
   const at::Tensor cosine = table.cosine.unsqueeze(1);
   const at::Tensor sine = rotation == kernels::Rotation::forward ? table.sine.unsqueeze(1) : -table.sine.unsqueeze(1);
-  const at::Tensor a = first.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-  const at::Tensor b = second.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-  first.copy_(a * cosine - b * sine);
-  second.copy_(b * cosine + a * sine);
+  const at::Tensor turned = at::mul(first, cosine).addcmul_(second, sine, -1.0);
+  second.copy_(at::mul(second, cosine).addcmul_(first, sine));
+  first.copy_(turned);
 }
 
 Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
@@ -142,8 +153,10 @@ at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out) {
   const at::Tensor up = gate_up.narrow(1, inner, inner);
   const at::Tensor silu = at::silu(gate);
   at::Tensor out = at::empty_like(gate_up);
-  out.narrow(1, inner, inner).copy_(dout_out * silu);
-  out.narrow(1, 0, inner).copy_(at::silu_backward(dout_out * up, gate));
+  at::Tensor d_gate = out.narrow(1, 0, inner);
+  at::Tensor d_up = out.narrow(1, inner, inner);
+  at::mul_out(d_up, dout_out, silu);
+  at::silu_backward_out(d_gate, dout_out.mul_(up), gate);
   at::mul_out(dout_out, silu, up);
   return out;
 }
@@ -167,15 +180,13 @@ double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, 
   return sum;
 }
 
-void adamw_step(const AdamW& s, const at::Tensor& theta, at::Tensor gradient, at::Tensor m, at::Tensor v,
+void adamw_step(const AdamWStep& step, const at::Tensor& theta, at::Tensor gradient, at::Tensor m, at::Tensor v,
                 at::Tensor next) {
-  gradient.mul_(s.gradient_scale);
-  m.mul_(s.beta1).add_(gradient, 1.0F - s.beta1);
-  v.mul_(s.beta2).addcmul_(gradient, gradient, 1.0F - s.beta2);
-  at::sqrt_out(gradient, v);  // no longer needed: room for the denominator
-  gradient.mul_(s.inverse_bias2).add_(s.eps);
-  at::mul_out(next, theta, at::scalar_tensor(s.keep, theta.options()));
-  next.addcdiv_(m, gradient, -s.step_size);
+  const auto scalar = [&](double value) { return at::full({}, value, theta.options()); };
+  next.copy_(theta);
+  at::_fused_adamw_({next}, {gradient}, {m}, {v}, {}, {scalar(static_cast<double>(step.steps))}, step.learning_rate,
+                    step.beta1, step.beta2, step.weight_decay, step.eps, /*amsgrad=*/false, /*maximize=*/false,
+                    scalar(1.0 / step.gradient_scale), scalar(0.0));
   gradient.zero_();
 }
 

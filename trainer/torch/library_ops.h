@@ -28,7 +28,7 @@ void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, a
 double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient);
 
 // adamw_step of optimizer.h on tensors of one length. All fp32.
-void adamw_step(const AdamW& settings, const at::Tensor& theta, at::Tensor gradient, at::Tensor m, at::Tensor v,
+void adamw_step(const AdamWStep& step, const at::Tensor& theta, at::Tensor gradient, at::Tensor m, at::Tensor v,
                 at::Tensor next);
 // In double.
 double sum_of_squares(const at::Tensor& values);

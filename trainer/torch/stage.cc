@@ -231,19 +231,25 @@ void StageModel::update(const OptimizerStep& job, double clip) {
       gradients_.flat.narrow(0, range.first, range.count).zero_();
       continue;
     }
-    const AdamW settings = adamw(job.learning_rate, optimizer.beta1, optimizer.beta2, optimizer.eps,
-                                 range.decay == Decay::yes ? optimizer.weight_decay : 0.0, adam_steps_, clip * scale);
-    update_range(settings, range, next);
+    update_range({.learning_rate = job.learning_rate,
+                  .beta1 = optimizer.beta1,
+                  .beta2 = optimizer.beta2,
+                  .eps = optimizer.eps,
+                  .weight_decay = range.decay == Decay::yes ? optimizer.weight_decay : 0.0,
+                  .steps = adam_steps_,
+                  .gradient_scale = clip * scale},
+                 range, next);
   }
   version_ = std::make_shared<const StageParameters>(views_of(next));
 }
 
-void StageModel::update_range(const AdamW& settings, const Range& range, const at::Tensor& next) {
+void StageModel::update_range(const AdamWStep& step, const Range& range, const at::Tensor& next) {
   if (!config_.device.is_cpu()) {
     const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.first, range.count); };
-    return ops::library::adamw_step(settings, part(version_->flat), part(gradients_.flat), part(m_), part(v_),
+    return ops::library::adamw_step(step, part(version_->flat), part(gradients_.flat), part(m_), part(v_),
                                     part(next));
   }
+  const AdamW settings = adamw(step);
   for_pieces(range.count, [&](std::int64_t, std::int64_t first, std::int64_t count) {
     const std::int64_t from = range.first + first;
     adamw_step(settings, part_of(floats(version_->flat), from, count), part_of(floats(gradients_.flat), from, count),

@@ -131,7 +131,7 @@ class StageModel {
   double squared_gradient_norm(const OptimizerStep& job) const;
   void join_tied_head(const OptimizerStep& job);
   void update(const OptimizerStep& job, double clip);
-  void update_range(const AdamW& settings, const Range& range, const at::Tensor& next);
+  void update_range(const AdamWStep& step, const Range& range, const at::Tensor& next);
 
   StageConfig config_;
   Model model_;

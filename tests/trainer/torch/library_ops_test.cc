@@ -144,7 +144,7 @@ TEST_F(LibraryOps, EmbeddingAndLoss) {
 }
 
 TEST_F(LibraryOps, AdamWAndTheNorm) {
-  const AdamW settings = adamw(1e-2, 0.9, 0.95, 1e-8, 0.1, 3, 0.25);
+  const AdamWStep step{.learning_rate = 1e-2, .weight_decay = 0.1, .steps = 3, .gradient_scale = 0.25};
   std::vector<at::Tensor> here;
   std::vector<at::Tensor> other;
   for (int i = 0; i < 5; ++i) {
@@ -153,8 +153,8 @@ TEST_F(LibraryOps, AdamWAndTheNorm) {
   }
   EXPECT_NEAR(ops::library::sum_of_squares(other[1]), here[1].square().sum(at::kDouble).item<double>(), 1e-3);
   const auto floats = [](const at::Tensor& x) { return std::span(x.mutable_data_ptr<float>(), 1000); };
-  adamw_step(settings, floats(here[0]), floats(here[1]), floats(here[2]), floats(here[3]), floats(here[4]));
-  ops::library::adamw_step(settings, other[0], other[1], other[2], other[3], other[4]);
+  adamw_step(adamw(step), floats(here[0]), floats(here[1]), floats(here[2]), floats(here[3]), floats(here[4]));
+  ops::library::adamw_step(step, other[0], other[1], other[2], other[3], other[4]);
   for (std::size_t i = 0; i < 5; ++i) expect_near(other[i], here[i], i == 1 ? 1.0 : 1e-5, "theta, g, m, v, theta'");
   EXPECT_EQ(other[1].abs().max().item<float>(), 0.0F) << "the gradient is left at zero";
 }
