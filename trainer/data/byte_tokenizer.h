@@ -21,6 +21,7 @@ class ByteTokenizer : public Tokenizer {
   std::optional<std::int32_t> begin_of_text() const override { return std::nullopt; }
   std::optional<std::int32_t> end_of_text() const override { return std::nullopt; }
   std::optional<std::int32_t> find(std::string_view content) const override;
+  std::size_t cut(std::string_view text) const override { return text.empty() ? 0 : text.size() - 1; }
 };
 
 }  // namespace starling::trainer

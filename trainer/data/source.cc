@@ -11,6 +11,7 @@
 
 #include "gossip/base/log.h"
 #include "gossip/base/random.h"
+#include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -101,6 +102,17 @@ class FileList {
   Files files_;
 };
 
+// Text is not checked against the byte tokenizer here but file by file: what has token ids already needs none of its own.
+Status check_tokenizer(const std::string& path, std::int64_t vocab_size) {
+  if (path == "byte") return {};
+  const auto tokenizer = Tokenizer::open(path);
+  if (!tokenizer) return fail(tokenizer.error().code, "tokenizer.path: " + tokenizer.error().message);
+  if ((*tokenizer)->vocab_size() <= vocab_size) return {};
+  return fail(ErrorCode::bad_config,
+              fmt::format("tokenizer.path: {} has ids up to {}, but model.vocab_size is {}; set it to at least {}", path,
+                          (*tokenizer)->vocab_size() - 1, vocab_size, (*tokenizer)->vocab_size()));
+}
+
 Status long_enough(const char* what, const TokenText& text, std::int64_t seq_len, const char* advice) {
   if (text.size() > seq_len) return {};
   return fail(
@@ -133,9 +145,7 @@ void TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
 
 Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size) {
   STARLING_CHECK(shape.sequences > 0 && shape.seq_len > 0, "a batch without tokens");
-  if (config.tokenizer != "byte") {
-    return fail(ErrorCode::bad_config, fmt::format("tokenizer.path: expected byte, got '{}'", config.tokenizer));
-  }
+  if (Status ok = check_tokenizer(config.tokenizer, vocab_size); !ok) return tl::unexpected(ok.error());
   const Result<TokenFormat> format = token_format(config.format);
   if (!format) return tl::unexpected(format.error());
   if (config.train.empty()) {
