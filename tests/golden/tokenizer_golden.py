@@ -190,4 +190,5 @@ def main():
             json.dump(cases, file, separators=(",", ":"))
 
 
-main()
+if __name__ == "__main__":
+    main()

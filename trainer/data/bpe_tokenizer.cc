@@ -242,7 +242,7 @@ std::size_t BpeTokenizer::cut(std::string_view text) const {
 
 std::unique_ptr<Encoder> BpeTokenizer::encoder() const { return std::make_unique<BpeEncoder>(*this); }
 
-std::string BpeTokenizer::bytes_of(std::int32_t id, TokenPosition) const {
+std::string BpeTokenizer::bytes_of(std::int32_t id, TokenPosition&) const {
   if (id < 0 || id >= vocab_size()) return {};
   return bytes_[static_cast<std::size_t>(id)];
 }

@@ -41,7 +41,7 @@ class BpeTokenizer : public Tokenizer {
 
   std::int64_t vocab_size() const override { return static_cast<std::int64_t>(bytes_.size()); }
   std::unique_ptr<Encoder> encoder() const override;
-  std::string bytes_of(std::int32_t id, TokenPosition position) const override;
+  std::string bytes_of(std::int32_t id, TokenPosition& position) const override;
   bool is_special(std::int32_t id) const override;
   std::optional<std::int32_t> begin_of_text() const override { return begin_of_text_; }
   std::optional<std::int32_t> end_of_text() const override { return end_of_text_; }

@@ -1,7 +1,6 @@
 #include "trainer/data/source.h"
 
 #include <fmt/format.h>
-#include <glob.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +10,7 @@
 
 #include "gossip/base/log.h"
 #include "gossip/base/random.h"
+#include "trainer/data/file_pattern.h"
 #include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
@@ -21,27 +21,11 @@ constexpr std::int64_t held_out_divisor = 20;  // one twentieth: 5 %
 
 using Files = std::vector<std::shared_ptr<const TokenFile>>;
 
-bool is_pattern(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
-
-// Sorted by byte value, so that every machine reads the files in one order whatever its locale.
-Result<std::vector<std::filesystem::path>> matches(const std::string& pattern) {
-  glob_t found{};
-  const int status = ::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
-  std::vector<std::filesystem::path> out;
-  if (status == 0) out.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  ::globfree(&found);
-  if (status != 0 && status != GLOB_NOMATCH) {
-    return fail(ErrorCode::io, fmt::format("{}: the files of this pattern cannot be listed", pattern));
-  }
-  std::sort(out.begin(), out.end());
-  return out;
-}
-
 // Reads one list of paths and patterns, each file once.
 class FileList {
  public:
-  FileList(const char* key, TokenFormat format, std::int64_t vocab_size)
-      : key_(key), format_(format), vocab_size_(vocab_size) {}
+  FileList(const char* key, TokenFormat format, const std::string& tokenizer, std::int64_t vocab_size)
+      : key_(key), format_(format), tokenizer_(tokenizer), vocab_size_(vocab_size) {}
 
   Result<Files> read(const std::vector<std::string>& paths) {
     for (const std::string& path : paths) {
@@ -53,7 +37,7 @@ class FileList {
 
  private:
   Status add_pattern(const std::string& pattern) {
-    const auto found = matches(pattern);
+    const auto found = matching_files(pattern);
     if (!found) return tl::unexpected(found.error());
     const std::size_t before = files_.size();
     std::size_t passed_over = 0;
@@ -89,6 +73,12 @@ class FileList {
     }
     Result<TokenFile> file = TokenFile::open(path, format_, vocab_size_);
     if (!file) return fail(file.error().code, fmt::format("{}: {}", key_, file.error().message));
+    if (file->is_text() && tokenizer_ != "byte") {
+      return fail(ErrorCode::bad_config,
+                  fmt::format("{}: {} is text, and a text is read as it is by the byte tokenizer only; make ids of it: "
+                              "starling tokenize --tokenizer {} {}",
+                              key_, path.string(), tokenizer_, path.string()));
+    }
     std::error_code ignored;
     seen_.insert(std::filesystem::canonical(path, ignored));
     files_.push_back(std::make_shared<const TokenFile>(std::move(*file)));
@@ -97,6 +87,7 @@ class FileList {
 
   const char* key_;
   TokenFormat format_;
+  std::string tokenizer_;
   std::int64_t vocab_size_;
   std::set<std::filesystem::path> seen_;
   Files files_;
@@ -109,8 +100,8 @@ Status check_tokenizer(const std::string& path, std::int64_t vocab_size) {
   if (!tokenizer) return fail(tokenizer.error().code, "tokenizer.path: " + tokenizer.error().message);
   if ((*tokenizer)->vocab_size() <= vocab_size) return {};
   return fail(ErrorCode::bad_config,
-              fmt::format("tokenizer.path: {} has ids up to {}, but model.vocab_size is {}; set it to at least {}", path,
-                          (*tokenizer)->vocab_size() - 1, vocab_size, (*tokenizer)->vocab_size()));
+              fmt::format("tokenizer.path: {} has ids up to {}, but model.vocab_size is {}; set it to at least {}",
+                          path, (*tokenizer)->vocab_size() - 1, vocab_size, (*tokenizer)->vocab_size()));
 }
 
 Status long_enough(const char* what, const TokenText& text, std::int64_t seq_len, const char* advice) {
@@ -151,7 +142,7 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
   if (config.train.empty()) {
     return fail(ErrorCode::bad_config, "data.train: expected paths of text or token files, got none");
   }
-  const Result<Files> train = FileList("data.train", *format, vocab_size).read(config.train);
+  const Result<Files> train = FileList("data.train", *format, config.tokenizer, vocab_size).read(config.train);
   if (!train) return tl::unexpected(train.error());
 
   Source source(shape);
@@ -162,7 +153,7 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
     source.validation_.append(file, file->size() - held_out, held_out);
   }
   if (!hold_out) {
-    const Result<Files> val = FileList("data.val", *format, vocab_size).read(config.val);
+    const Result<Files> val = FileList("data.val", *format, config.tokenizer, vocab_size).read(config.val);
     if (!val) return tl::unexpected(val.error());
     for (const std::shared_ptr<const TokenFile>& file : *val) source.validation_.append(file, 0, file->size());
   }

@@ -10,6 +10,7 @@
 #include "trainer/data/bpe_tokenizer.h"
 #include "trainer/data/byte_tokenizer.h"
 #include "trainer/data/json_text.h"
+#include "trainer/data/sentencepiece_tokenizer.h"
 #include "trainer/data/token_file.h"
 #include "trainer/data/utf8.h"
 
@@ -56,12 +57,21 @@ TokenizerResult open_json(const std::filesystem::path& path) {
   return *tokenizer;
 }
 
+TokenizerResult open_model(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  if (!file) return tl::unexpected(file.error());
+  auto tokenizer = SentencePieceTokenizer::create(file->bytes());
+  if (!tokenizer) return fail(tokenizer.error().code, fmt::format("{}: {}", path.string(), tokenizer.error().message));
+  return *tokenizer;
+}
+
 }  // namespace
 
 TokenizerResult Tokenizer::open(const std::string& path) {
   if (path == "byte") return std::make_shared<const ByteTokenizer>();
   if (path.ends_with(".json")) return open_json(path);
-  return fail(ErrorCode::bad_config, fmt::format("tokenizer.path: expected byte or a file NAME.json, got '{}'", path));
+  if (path.ends_with(".model")) return open_model(path);
+  return fail(ErrorCode::bad_config, fmt::format("expected byte or a file NAME.json or NAME.model, got '{}'", path));
 }
 
 Result<TokenIds> Tokenizer::encode(std::string_view text, SpecialNames names) const {
@@ -80,7 +90,6 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, SpecialTokens s
 std::string TextStream::next(std::int32_t id) {
   if (special_ == SpecialTokens::skipped && tokenizer_->is_special(id)) return {};
   const std::string bytes = std::move(waiting_) + tokenizer_->bytes_of(id, position_);
-  if (!bytes.empty()) position_ = TokenPosition::later;
   std::string out;
   waiting_ = append_valid_utf8(bytes, out);
   return out;

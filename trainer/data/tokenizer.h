@@ -3,6 +3,7 @@
 //   byte            every byte is a token, 256 in all
 //   NAME.json       Hugging Face's tokenizer.json with byte-level BPE (tokenizer_json.h); the name of the token that ends a
 //                   text comes from the tokenizer_config.json beside it, if there is one
+//   NAME.model      a SentencePiece model
 //
 // A Tokenizer is immutable and may be used by several threads at once. What makes encoding fast is a memory of words seen
 // before, and that lies in an Encoder: each thread has its own.
@@ -57,8 +58,9 @@ class Tokenizer {
   virtual std::int64_t vocab_size() const = 0;
   // An encoder for one thread; it may outlive nothing of its tokenizer.
   virtual std::unique_ptr<Encoder> encoder() const = 0;
-  // The bytes that a token stands for; none for an id that no token has. They need not be whole characters.
-  virtual std::string bytes_of(std::int32_t id, TokenPosition position) const = 0;
+  // The bytes that a token stands for; none for an id that no token has. They need not be whole characters. `position` is
+  // moved on to that of the next token.
+  virtual std::string bytes_of(std::int32_t id, TokenPosition& position) const = 0;
   virtual bool is_special(std::int32_t id) const = 0;
   // The special tokens that open and close a document, where the tokenizer has them.
   virtual std::optional<std::int32_t> begin_of_text() const = 0;

@@ -154,7 +154,7 @@ TEST(BpeTokenizer, KnowsTheTokensThatOpenAndCloseATextAndIsNamedBySize) {
   EXPECT_TRUE(llama->is_special(*llama->end_of_text()));
   EXPECT_FALSE(llama->is_special(*llama->find("verylongtoken")));
   EXPECT_EQ(llama->vocab_size(), 906);
-  EXPECT_EQ(llama->bytes_of(906, TokenPosition::first), "");
+  EXPECT_EQ(llama->decode(std::vector{906}), "");
   const auto gpt2 = *Tokenizer::open(golden_path("tokenizers/gpt2.json"));
   EXPECT_EQ(gpt2->begin_of_text(), std::nullopt);
 }
