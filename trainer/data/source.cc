@@ -71,7 +71,9 @@ class FileList {
     if (files_.size() >= max_files) {
       return fail(ErrorCode::limit, fmt::format("{}: more than {} files; join them into fewer", key_, max_files));
     }
-    Result<TokenFile> file = TokenFile::open(path, format_, vocab_size_);
+    const auto bytes = open_local(path);
+    if (!bytes) return fail(bytes.error().code, fmt::format("{}: {}", key_, bytes.error().message));
+    Result<TokenFile> file = TokenFile::open(*bytes, format_, vocab_size_);
     if (!file) return fail(file.error().code, fmt::format("{}: {}", key_, file.error().message));
     if (file->is_text() && tokenizer_ != "byte") {
       return fail(ErrorCode::bad_config,
@@ -122,16 +124,17 @@ void TokenText::append(std::shared_ptr<const TokenFile> file, std::int64_t first
   size_ += count;
 }
 
-void TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
+Status TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
   STARLING_CHECK(first >= 0 && first + static_cast<std::int64_t>(out.size()) <= size_, "tokens outside of the text");
   auto slice = std::upper_bound(slices_.begin(), slices_.end(), first,
                                 [](std::int64_t position, const Slice& s) { return position < s.end; });
   for (; !out.empty(); ++slice) {
     const auto count = std::min<std::size_t>(out.size(), static_cast<std::size_t>(slice->end - first));
-    slice->file->read(slice->first + (first - slice->begin), out.first(count));
+    if (Status ok = slice->file->read(slice->first + (first - slice->begin), out.first(count)); !ok) return ok;
     out = out.subspan(count);
     first += static_cast<std::int64_t>(count);
   }
+  return {};
 }
 
 Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size) {
@@ -167,24 +170,26 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
   return source;
 }
 
-TokenBatch Source::sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const {
+Result<TokenBatch> Source::sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const {
   const std::array<std::uint64_t, 3> name{static_cast<std::uint64_t>(slot), static_cast<std::uint64_t>(step), index};
   Stream stream(mix_seed(mix_seed(seed, "data.sample"), name));
   TokenBatch batch(static_cast<std::size_t>(shape_.tokens()));
   const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
   const auto starts = static_cast<std::uint64_t>(training_.size() - shape_.seq_len);
   for (std::span<std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length)) {
-    training_.read(static_cast<std::int64_t>(stream.below(starts)), rest.first(length));
+    const auto first = static_cast<std::int64_t>(stream.below(starts));
+    if (Status ok = training_.read(first, rest.first(length)); !ok) return tl::unexpected(ok.error());
   }
   return batch;
 }
 
-TokenBatch Source::validation(std::uint32_t index) const {
+Result<TokenBatch> Source::validation(std::uint32_t index) const {
   TokenBatch batch(static_cast<std::size_t>(shape_.tokens()));
   const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
   std::int64_t window = static_cast<std::int64_t>(index) * shape_.sequences;
   for (std::span<std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length), ++window) {
-    validation_.read(window % validation_windows() * shape_.seq_len, rest.first(length));
+    const std::int64_t first = window % validation_windows() * shape_.seq_len;
+    if (Status ok = validation_.read(first, rest.first(length)); !ok) return tl::unexpected(ok.error());
   }
   return batch;
 }

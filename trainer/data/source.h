@@ -27,8 +27,8 @@ class TokenText {
  public:
   void append(std::shared_ptr<const TokenFile> file, std::int64_t first, std::int64_t count);
   std::int64_t size() const { return size_; }
-  // REQUIRES: first .. first + out.size() are inside [0, size()).
-  void read(std::int64_t first, std::span<std::int32_t> out) const;
+  // REQUIRES: first .. first + out.size() are inside [0, size()). Errors: those of TokenFile::read.
+  Status read(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:
   struct Slice {
@@ -58,9 +58,10 @@ class Source {
   // for one sequence); each names the file and the fix.
   static Result<Source> open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size);
 
-  TokenBatch sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const;
+  // Errors: those of TokenFile::read; files of this machine give none but for a disk that fails.
+  Result<TokenBatch> sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const;
   // Windows index * B .. index * B + B of the validation text, which starts again where it ends.
-  TokenBatch validation(std::uint32_t index) const;
+  Result<TokenBatch> validation(std::uint32_t index) const;
 
   std::int64_t training_tokens() const { return training_.size(); }
   std::int64_t validation_tokens() const { return validation_.size(); }

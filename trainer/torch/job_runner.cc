@@ -45,9 +45,14 @@ struct JobRunner::State {
       return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
     }
     const MicrobatchId& id = job.microbatch;
-    const TokenBatch tokens = job.pass == Pass::train ? source->sample(config.seed, job.slot, id.step, id.index)
-                                                      : source->validation(id.index & ~eval_index_bit);
-    return activation(id, model->begin(id, tokens, job.pass));
+    const Result<TokenBatch> tokens = job.pass == Pass::train
+                                          ? source->sample(config.seed, job.slot, id.step, id.index)
+                                          : source->validation(id.index & ~eval_index_bit);
+    if (!tokens) {
+      log_error("a microbatch cannot begin: {}", tokens.error().message);
+      return ActivationMade{.microbatch = id, .output = nullptr};
+    }
+    return activation(id, model->begin(id, *tokens, job.pass));
   }
 
   JobResult run(const Forward& job) {
