@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "trainer/data/llmc.h"
+#include "trainer/data/remote_file.h"
 
 namespace starling::trainer {
 namespace {
@@ -63,7 +64,9 @@ Status check_llmc(const ByteFile& file, const LlmcHeader& header) {
 }
 
 TokenFormat format_by_name(const ByteFile& file) {
-  const std::filesystem::path extension = std::filesystem::path(file.name()).extension();
+  std::string name = file.name();
+  if (is_url(name)) name.resize(std::min(name.find_first_of("?#"), name.size()));
+  const std::filesystem::path extension = std::filesystem::path(name).extension();
   if (extension == ".bin" || extension == ".uint16") return TokenFormat::uint16;
   if (extension == ".uint32") return TokenFormat::uint32;
   return TokenFormat::text;

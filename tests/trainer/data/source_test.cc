@@ -10,6 +10,7 @@
 
 #include "tests/trainer/data/golden_file.h"
 #include "tests/trainer/data/scratch_files.h"
+#include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -130,6 +131,21 @@ TEST_F(SourceTest, TheTokenizerHasToFitTheModel) {
   EXPECT_THAT(open_with(folder_.path("gone.json"), 256, shard), HasSubstr("gone.json: cannot be opened"));
   // Text is its bytes, which are not this tokenizer's ids.
   EXPECT_THAT(open_with(path, 705, folder_.write("b.txt", ramp(200))), HasSubstr("starling tokenize"));
+}
+
+TEST_F(SourceTest, TellsDocumentsApart) {
+  const std::string path = golden_path("tokenizers/llama3.json");
+  const auto tokenizer = *Tokenizer::open(path);
+  const auto end = static_cast<std::uint16_t>(*tokenizer->end_of_text());
+  const auto begin = static_cast<std::uint16_t>(*tokenizer->begin_of_text());
+  const std::string shard =
+      folder_.write("a.bin", raw_ids({begin, 5, 6, end, begin, 7, 8, end, 9, begin, end, end, begin, 3, 4, 4, 4, 4}));
+  const auto source = Source::open({.train = {shard}, .val = {shard}, .tokenizer = path}, {1, 16}, 906);
+  ASSERT_TRUE(source) << source.error().message;
+  EXPECT_EQ(source->documents(*source->validation(0)),
+            (std::vector<std::int32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 4, 5, 5, 5, 5}));
+  const auto bytes = open({folder_.write("a.txt", ramp(100))});
+  EXPECT_EQ(bytes->documents(*bytes->sample(1, 0, 1, 0)), std::vector<std::int32_t>(8, 0));
 }
 
 // However the text is cut into files, a window reads the same tokens.
