@@ -3,7 +3,10 @@
 
 namespace starling::launcher {
 
-Result<Device> open_device(const RunConfig&, const std::filesystem::path&, int, const Clock&, std::function<void()>) {
+Result<trainer::DeviceType> choose_device(trainer::DeviceWish) { return trainer::DeviceType::cpu; }
+
+Result<Device> open_device(const RunConfig&, const std::filesystem::path&, trainer::DeviceType, int, const Clock&,
+                           std::function<void()>) {
   return fail(ErrorCode::failed, "this build of starling has no LibTorch and cannot train; build the preset 'release'");
 }
 
