@@ -5,6 +5,7 @@
 #include "launcher/launch.h"
 #include "launcher/plan_command.h"
 #include "launcher/status_command.h"
+#include "launcher/tokenize_command.h"
 #include "launcher/validate.h"
 
 namespace starling::launcher {
@@ -17,6 +18,7 @@ std::span<const Command> all_commands() {
       join_command(),
       status_command(),
       plan_command(),
+      tokenize_command(),
   };
   return commands;
 }
