@@ -228,6 +228,19 @@ TEST(Originator, GivesUpAfterAMinuteBeforeAnythingWasCompleted) {
   EXPECT_EQ(b.originator.open(), 0U);
 }
 
+TEST(Originator, WhatWasStartedBlindlyIsGivenUpByTheFirstCompletions) {
+  Bench b({0.1}, {.microbatches = 2, .stages = 4});
+  const auto ids = b.started(b.on());
+  ASSERT_EQ(ids.size(), 2U);
+  b.now += 2s;
+  b.on(Originator::Completed{ids[0]});
+  EXPECT_EQ(b.originator.next_deadline(), b.now + 5s) << "3 x 2 s + 1 s from its start, not a minute";
+  b.now += 5s;
+  const auto given = first<Originator::GiveUp>(b.on());
+  ASSERT_TRUE(given.has_value());
+  EXPECT_EQ(given->microbatch, ids[1]);
+}
+
 // A taker of stage 0, or a newcomer: others have told it how long a step lasts.
 TEST(Originator, WhoKnowsTheStepTimeNeedNotWaitAMinute) {
   Bench b({0.1}, {.microbatches = 1, .stages = 4});

@@ -42,6 +42,23 @@ TEST(Swarm, AHealthyRunEndsEverywhereWithoutASkip) {
   }
 }
 
+// Devices so fast that the first microbatches travel as soon as the last record does: nobody may be sent one, or the way
+// back of one, past workers that it has not heard of.
+TEST(Swarm, NobodyIsSkippedBeforeAllHaveHeardOfAll) {
+  for (const std::uint64_t seed : seeds(20)) {
+    SimWorld::Config config = swarm_config(seed, 4, 4, 3);
+    config.compute.forward_seconds = 0.001;
+    config.network.link.latency = 1ms;
+    config.network.link.jitter = 0ms;
+    add_log(config);
+    SimWorld world(config);
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 60s)) << "seed " << seed << "\n" << world.describe();
+    EXPECT_EQ(world.violations(), std::vector<std::string>{}) << "seed " << seed;
+    EXPECT_EQ(world.totals().completed_with_skips, 0) << "seed " << seed;
+    EXPECT_EQ(world.totals().dropped, 0) << "seed " << seed;
+  }
+}
+
 TEST(Swarm, PermutationKeepsEqualMachinesBusy) {
   for (const Outcome& outcome : play_all("healthy, permutation", 2)) {
     EXPECT_LE(outcome.measured.largest_skew, 1) << to_string(outcome);

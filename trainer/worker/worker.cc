@@ -158,6 +158,7 @@ void Worker::tick() {
     feed(InFlight::Tick{});
     feed(StageStep::Tick{});
     feed(Exchange::Tick{});
+    start_when_complete();
     if (is_originator()) feed(Originator::Look{});
     feed_placement(Placement::Look{});
   }
@@ -179,7 +180,7 @@ TimePoint Worker::next_deadline() const {
   if (active_worker()) {
     at = earliest(at, earliest(in_flight_.next_deadline(), stage_step_->next_deadline()));
     at = earliest(at, earliest(exchange_.next_deadline(), placement_.next_deadline()));
-    if (is_originator()) at = earliest(at, originator_.next_deadline());
+    if (is_originator()) at = earliest(at, training_started_ ? originator_.next_deadline() : start_at_);
   }
   if (eval_) at = earliest(at, eval_->until);
   return at;
@@ -353,15 +354,24 @@ pipeline::Originator::Clock Worker::originator_clock() const {
 // A D, a birth, a death, a new stage: everybody whose rules name the live ones looks again.
 void Worker::swarm_changed() {
   if (active_worker()) {
-    if (is_originator() && !training_started_ &&
-        pipeline::missing_to_start(swarm(), config_.parallelism.stages, config_.start_workers()).empty()) {
-      training_started_ = true;
-    }
+    start_when_complete();
     feed(StageStep::SwarmChanged{});
     if (is_originator()) feed(Originator::Look{});
     feed_placement(Placement::Look{});
   }
   feed(RunEnd::Look{});
+}
+
+// Complete in this view is not complete in all: a hop that has not heard of the next one skips its stage, and one that has
+// not heard of the originator cannot send home. One interval is enough for the last record to reach everybody.
+void Worker::start_when_complete() {
+  if (!is_originator() || training_started_) return;
+  if (!pipeline::missing_to_start(swarm(), config_.parallelism.stages, config_.start_workers()).empty()) {
+    start_at_ = never;
+    return;
+  }
+  if (start_at_ == never) start_at_ = now_ + config_.membership.heartbeat_interval;
+  training_started_ = start_at_ <= now_;
 }
 
 std::uint64_t Worker::accounted_bytes() const {

@@ -241,6 +241,7 @@ class Worker {
   void publish(View::SelfChanged::Kind kind);
   void refresh_record();
   void swarm_changed();
+  void start_when_complete();
   void peer_gone(const NodeId& peer);
   void leave(Exit exit, std::string why);
 
@@ -356,7 +357,8 @@ class Worker {
   Stage stage_ = no_stage;
   Slot slot_ = no_slot;
   membership::Record record_;
-  bool training_started_ = false;        // originator: everything that a start needs was there once
+  bool training_started_ = false;        // originator: everything that a start needs was there for an interval, once
+  TimePoint start_at_ = never;
   TimePoint report_at_{};
 
   // letting others in

@@ -417,6 +417,10 @@ void Worker::completed(const Header& header) {
   if (const auto it = bypassed_.find(header.id); it != bypassed_.end()) bypassed |= it->second;
   const auto visited = static_cast<std::int64_t>(header.made.size()) - std::popcount(bypassed);
   ++counters_.completed;
+  // Whoever was bypassed would wait for this gradient, and not close the step, until the microbatch's age runs out.
+  for (std::size_t i = 0; i < header.made.size(); ++i) {
+    if ((bypassed >> i & 1) != 0) send(header.made[i].peer, net::Abandon{header.id});
+  }
   if (visited < config_.parallelism.stages - 1) ++counters_.completed_with_skips;
   counters_.tokens += config_.training.tokens_per_microbatch();
   inputs_.erase(header.id);
