@@ -1,5 +1,6 @@
 #include "launcher/commands.h"
 
+#include "launcher/inference_commands.h"
 #include "launcher/init.h"
 #include "launcher/join.h"
 #include "launcher/launch.h"
@@ -17,6 +18,8 @@ std::span<const Command> all_commands() {
       join_command(),
       status_command(),
       plan_command(),
+      generate_command(),
+      eval_command(),
   };
   return commands;
 }
