@@ -3,7 +3,6 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +13,7 @@
 #include "trainer/torch/model.h"
 #include "trainer/torch/ops.h"
 #include "trainer/torch/parameters.h"
+#include "trainer/torch/team.h"
 #include "trainer/torch/token_kernels.h"
 
 namespace starling::trainer {
@@ -74,12 +74,12 @@ struct Generator::Impl {
   // What a thread needs for itself.
   struct Scratch {
     std::vector<float> normed;   // [D]
-    std::vector<float> gate_up;  // gate, then up, of its share of I; [2 I] as fewer threads may come than were asked for
+    std::vector<float> gate_up;  // gate, then up, of its share of I
     std::vector<float> scores;   // [positions]
   };
 
-  Impl(const ModelConfig& its_model, std::span<const float> flat, std::int64_t its_positions, int its_threads)
-      : model(its_model), size(its_model), positions(its_positions), row(rounded_up(its_positions)), threads(its_threads) {
+  Impl(const ModelConfig& its_model, std::span<const float> flat, std::int64_t its_positions, int threads)
+      : model(its_model), size(its_model), positions(its_positions), row(rounded_up(its_positions)), team(threads) {
     STARLING_CHECK(positions >= 1 && positions <= model.max_position_embeddings && threads >= 1,
                    "positions that the model has, and a thread");
     const c10::InferenceMode no_autograd;
@@ -96,23 +96,15 @@ struct Generator::Impl {
     attended.resize(count(size.heads * size.head_dim));
     inner.resize(count(size.inner));
     logits.resize(count(size.vocab));
-    scratch.assign(static_cast<std::size_t>(threads), {.normed = std::vector<float>(count(size.hidden)),
-                                                       .gate_up = std::vector<float>(count(2 * size.inner)),
-                                                       .scores = std::vector<float>(count(positions))});
+    for (int thread = 0; thread < threads; ++thread) {
+      const std::int64_t share = share_of(size.inner, line_floats, thread, threads).count;
+      scratch.push_back({.normed = std::vector<float>(count(size.hidden)),
+                         .gate_up = std::vector<float>(count(2 * share)),
+                         .scores = std::vector<float>(count(positions))});
+    }
   }
 
   // ---------------------------------------------------------------- one token, all threads
-
-  // f(thread, threads) on each thread. Fewer than asked for may come.
-  template <typename F>
-  void together(const F& f) const {
-#pragma omp parallel num_threads(threads)
-    f(omp_get_thread_num(), omp_get_num_threads());
-  }
-  // All that threads wrote before it is seen by all after it.
-  static void meet() {
-#pragma omp barrier
-  }
 
   // Every thread norms the whole vector for itself: that is cheaper than to wait for another.
   const float* norm(const float* from, const float* weight, Scratch& own) const {
@@ -179,45 +171,45 @@ struct Generator::Impl {
 
   // A share of the rows of matrix [rows, width] times `from`.
   void multiply(const float* matrix, std::int64_t rows, std::int64_t width, const float* from, Into into, float* out,
-                int thread, int all) const {
-    const Share share = share_of(rows, line_floats, thread, all);
+                int thread) const {
+    const Share share = share_of(rows, line_floats, thread, team.size());
     kernels::matrix_vector(matrix + share.first * width, width, from, share.count, width, into, out + share.first);
   }
 
-  void block_pass(std::size_t block, std::int64_t position, int thread, int all) {
+  void block_pass(std::size_t block, std::int64_t position, int thread) {
     const BlockWeights& w = blocks[block];
     Scratch& own = scratch[static_cast<std::size_t>(thread)];
-    project(block, position, share_of(size.heads + 2 * size.kv_heads, 1, thread, all), norm(x.data(), w.input_norm, own));
-    meet();
-    const Share queries = share_of(size.heads, 1, thread, all);
+    project(block, position, share_of(size.heads + 2 * size.kv_heads, 1, thread, team.size()), norm(x.data(), w.input_norm, own));
+    team.meet();
+    const Share queries = share_of(size.heads, 1, thread, team.size());
     for (std::int64_t i = 0; i < queries.count; ++i) attend(block, position, queries.first + i, own.scores);
-    meet();
-    multiply(w.output, size.hidden, size.heads * size.head_dim, attended.data(), Into::add, x.data(), thread, all);
-    meet();
+    team.meet();
+    multiply(w.output, size.hidden, size.heads * size.head_dim, attended.data(), Into::add, x.data(), thread);
+    team.meet();
     const float* const normed = norm(x.data(), w.post_norm, own);
-    const Share share = share_of(size.inner, line_floats, thread, all);
+    const Share share = share_of(size.inner, line_floats, thread, team.size());
     float* const gate_up = own.gate_up.data();
     const float* const gate = w.gate_up + share.first * size.hidden;
     const float* const up = gate + size.inner * size.hidden;
     kernels::matrix_vector(gate, size.hidden, normed, share.count, size.hidden, Into::replace, gate_up);
     kernels::matrix_vector(up, size.hidden, normed, share.count, size.hidden, Into::replace, gate_up + share.count);
     kernels::swiglu(gate_up, 1, share.count, inner.data() + share.first);
-    meet();
-    multiply(w.down, size.hidden, size.inner, inner.data(), Into::add, x.data(), thread, all);
-    meet();
+    team.meet();
+    multiply(w.down, size.hidden, size.inner, inner.data(), Into::add, x.data(), thread);
+    team.meet();
   }
 
-  void head_pass(int thread, int all) {
+  void head_pass(int thread) {
     const float* const normed = norm(x.data(), weights.final_norm.const_data_ptr<float>(), scratch[static_cast<std::size_t>(thread)]);
-    multiply(weights.head.const_data_ptr<float>(), size.vocab, size.hidden, normed, Into::replace, logits.data(), thread, all);
+    multiply(weights.head.const_data_ptr<float>(), size.vocab, size.hidden, normed, Into::replace, logits.data(), thread);
   }
 
   std::span<const float> next(std::int32_t id) {
     STARLING_CHECK(length < positions && id >= 0 && id < size.vocab, "a token of the vocabulary, and room for it");
     kernels::embed(weights.embedding.const_data_ptr<float>(), &id, 1, size.hidden, x.data());
-    together([&](int thread, int all) {
-      for (std::size_t block = 0; block < blocks.size(); ++block) block_pass(block, length, thread, all);
-      head_pass(thread, all);
+    team.run([this](int thread) {
+      for (std::size_t block = 0; block < blocks.size(); ++block) block_pass(block, length, thread);
+      head_pass(thread);
     });
     ++length;
     return {logits.data(), static_cast<std::size_t>(size.vocab)};
@@ -242,7 +234,7 @@ struct Generator::Impl {
     }
     length = count;
     std::copy_n(rows.const_data_ptr<float>() + (count - 1) * size.hidden, size.hidden, x.begin());
-    together([&](int thread, int all) { head_pass(thread, all); });
+    team.run([this](int thread) { head_pass(thread); });
     return {logits.data(), static_cast<std::size_t>(size.vocab)};
   }
 
@@ -262,7 +254,6 @@ struct Generator::Impl {
   const Sizes size;
   const std::int64_t positions;
   const std::int64_t row;  // positions in a row of the cache
-  const int threads;
   StageParameters weights;
   std::vector<BlockWeights> blocks;
   ops::RotaryTable rotary;
@@ -275,6 +266,7 @@ struct Generator::Impl {
   std::vector<float> inner;                // [I]
   std::vector<float> logits;               // [V]
   std::vector<Scratch> scratch;            // by thread
+  Team team;
 };
 
 Generator::Generator(const ModelConfig& model, std::span<const float> weights, std::int64_t positions, int threads)
