@@ -1,8 +1,9 @@
 // What generation needs beside kernels.h: one token at a time is matrix times vector, and one query against the cache.
 //
-// Such products read every weight once and use it once, so they are as fast as memory is. Four rows go together: each has
-// its own lanes, the vector is read once for all four, and there are enough loads under way to keep memory busy. No row
-// depends on another: however rows are dealt out to threads, the numbers are the same.
+// Such products read every weight once and use it once, so they are as fast as memory is. Four rows go together, a quarter
+// of the matrix apart: they are four streams of memory, which a processor fetches ahead side by side (one stream, as of
+// rows that follow each other, gets two thirds of that), and the vector is read once for all four. Each row has lanes of its
+// own and no row depends on another: however rows are dealt out to threads, the numbers are the same.
 #pragma once
 
 #include <cstdint>
