@@ -56,6 +56,8 @@ starling_external_header(json nlohmann/json.hpp)
 starling_external_header(flatbuffers flatbuffers/flatbuffers.h)
 starling_external_header(program_options boost/program_options.hpp LIBRARY boost_program_options)
 starling_external_pkg(spdlog spdlog)
+# Without pkg-config, which would link what trains models too.
+starling_external_header(sentencepiece sentencepiece_processor.h LIBRARY sentencepiece)
 
 if(STARLING_BUILD_TESTS)
   starling_external_header(gtest gtest/gtest.h LIBRARY gtest)

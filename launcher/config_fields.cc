@@ -97,9 +97,8 @@ Codec<std::string> word_of(std::initializer_list<std::string> words, std::vector
 Read<std::string> read_tokenizer(const YamlValue& value) {
   const auto path = read_text(value);
   if (!path || *path == "byte") return path;
-  const bool file = path->ends_with(".json") || path->ends_with(".model");
-  if (file) return tl::unexpected<std::string>("tokenizer files come in a later version; now it is byte");
-  return unexpected_value("byte", value);
+  if (path->ends_with(".json") || path->ends_with(".model")) return path;
+  return unexpected_value("byte or a file NAME.json or NAME.model", value);
 }
 
 // An empty list of the component is `auto` in the file.

@@ -42,6 +42,7 @@ Result<Device> open_device(const RunConfig& config, const std::filesystem::path&
     for (auto* paths : {&data.train, &data.val}) {
       for (std::string& path : *paths) path = inside(data_root, path);
     }
+    if (data.tokenizer != "byte") data.tokenizer = inside(data_root, data.tokenizer);
     auto opened = Source::open(data, {config.training.micro_batch_size, config.training.seq_len}, config.model.vocab_size);
     if (!opened) return tl::unexpected(opened.error());
     source = std::make_shared<const Source>(std::move(*opened));

@@ -41,7 +41,8 @@ Result<Windows> windows_of(const Options& options, const TrainedModel& trained) 
   }
   if (own_data) {
     if (!options.list("data").empty() && !options.list("val").empty()) {
-      return fail(ErrorCode::usage, "--data, of which the last 5 % are used, and --val, of which all is, do not go together");
+      return fail(ErrorCode::usage,
+                  "--data, of which the last 5 % are used, and --val, of which all is, do not go together");
     }
     data.val = options.list("val");
     data.train = data.val.empty() ? options.list("data") : data.val;
@@ -52,15 +53,17 @@ Result<Windows> windows_of(const Options& options, const TrainedModel& trained) 
   }
   seq_len = options.integer("seq-len").value_or(seq_len);
   if (seq_len < 1 || seq_len > positions) {
-    return fail(ErrorCode::usage, fmt::format("--seq-len: expected 1 to {}, the model's max_position_embeddings, got {}",
-                                              positions, seq_len));
+    return fail(
+        ErrorCode::usage,
+        fmt::format("--seq-len: expected 1 to {}, the model's max_position_embeddings, got {}", positions, seq_len));
   }
   most = options.integer("windows").value_or(most);
   if (most < 1) return fail(ErrorCode::usage, fmt::format("--windows: expected a number from 1 up, got {}", most));
   auto source = trainer::Source::open(data, {.sequences = 1, .seq_len = seq_len}, trained.model.vocab_size);
   if (!source) {
-    return fail(source.error().code,
-                source.error().message + " (starling eval: data.train is --data, data.val --val, training.seq_len --seq-len)");
+    return fail(
+        source.error().code,
+        source.error().message + " (starling eval: data.train is --data, data.val --val, training.seq_len --seq-len)");
   }
   const std::int64_t count = std::min(most, source->validation_windows());
   return Windows{std::move(*source), count};
@@ -87,8 +90,9 @@ Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, 
     }
     sum += evaluator.loss(batch);
     if (!std::isfinite(sum)) {
-      return fail(ErrorCode::bad_input, fmt::format("the loss of windows {} to {} is not finite: the model's weights have diverged",
-                                                    first, std::min(windows.count, first + at_once) - 1));
+      return fail(ErrorCode::bad_input,
+                  fmt::format("the loss of windows {} to {} is not finite: the model's weights have diverged", first,
+                              std::min(windows.count, first + at_once) - 1));
     }
   }
   const std::int64_t tokens = windows.count * seq_len;
@@ -127,9 +131,9 @@ ExitCode run_eval(const Options& options) {
   if (options.has("json")) {
     options.out() << to_json(*trained, *windows, *found);
   } else {
-    options.out() << fmt::format("loss {:.4f} nats a token, perplexity {:.2f}; {} of {} windows of {} tokens\n", found->loss,
-                                 std::exp(found->loss), windows->count, windows->source.validation_windows(),
-                                 windows->source.shape().seq_len);
+    options.out() << fmt::format("loss {:.4f} nats a token, perplexity {:.2f}; {} of {} windows of {} tokens\n",
+                                 found->loss, std::exp(found->loss), windows->count,
+                                 windows->source.validation_windows(), windows->source.shape().seq_len);
   }
   return ExitCode::ok;
 }

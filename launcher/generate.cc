@@ -16,8 +16,8 @@
 namespace starling::launcher {
 namespace {
 
-using trainer::Tokenizer;
 using trainer::TokenIds;
+using trainer::Tokenizer;
 
 constexpr std::int64_t default_max_tokens = 256;
 
@@ -167,7 +167,8 @@ Result<Generated> generate(const TrainedModel& trained, const Tokenizer& tokeniz
   return out;
 }
 
-std::string to_json(const TrainedModel& trained, const Request& request, const TokenIds& prompt, const Generated& made) {
+std::string to_json(const TrainedModel& trained, const Request& request, const TokenIds& prompt,
+                    const Generated& made) {
   nlohmann::ordered_json out;
   out["checkpoint"] = trained.directory.string();
   if (trained.step) out["step"] = *trained.step;

@@ -13,7 +13,8 @@ std::vector<Flag> with_model_flags(std::vector<Flag> flags) {
 }
 
 constexpr const char* exit_codes =
-    "Exit code 1: files are missing, damaged or lack tensors, or weights are not finite; 2: the command line, a prompt\n"
+    "Exit code 1: files are missing, damaged or lack tensors, or weights are not finite; 2: the command line, a "
+    "prompt\n"
     "that is too long for the model included; 3: config.json is not a model of ours, or the tokenizer does not fit it.";
 
 }  // namespace
@@ -22,9 +23,11 @@ Command generate_command() {
   return {
       "generate",
       "go on with a text, as the model of a checkpoint would",
-      std::string("Prints the prompt and what follows it, character by character. The same seed gives the same text. CKPT may\n"
-                  "also be a run's directory: its newest checkpoint that holds is taken. A text ends with an end-of-text token,\n"
-                  "with --max-tokens, or where the model has no more positions.\n\n") +
+      std::string(
+          "Prints the prompt and what follows it, character by character. The same seed gives the same text. CKPT may\n"
+          "also be a run's directory: its newest checkpoint that holds is taken. A text ends with an end-of-text "
+          "token,\n"
+          "with --max-tokens, or where the model has no more positions.\n\n") +
           exit_codes,
       {checkpoint_argument()},
       with_model_flags({{"prompt", Flag::Kind::text, "TEXT", "the beginning of the text", 'p'},
@@ -41,16 +44,20 @@ Command eval_command() {
   return {
       "eval",
       "measure the validation loss of a checkpoint",
-      std::string("The mean over all tokens of windows that do not overlap, in nats. Without --data and --val, the windows and the\n"
-                  "data of the run's own evaluation. CKPT may also be a run's directory: its newest checkpoint that holds is\n"
-                  "taken. With --skip-stages: what the model still knows without them.\n\n") +
+      std::string(
+          "The mean over all tokens of windows that do not overlap, in nats. Without --data and --val, the windows and "
+          "the\n"
+          "data of the run's own evaluation. CKPT may also be a run's directory: its newest checkpoint that holds is\n"
+          "taken. With --skip-stages: what the model still knows without them.\n\n") +
           exit_codes,
       {checkpoint_argument()},
       with_model_flags(
-          {{"data", Flag::Kind::list, "FILE", "text or tokens, of which training holds the last 5 % out: these are used"},
+          {{"data", Flag::Kind::list, "FILE",
+            "text or tokens, of which training holds the last 5 % out: these are used"},
            {"val", Flag::Kind::list, "FILE", "text or tokens, of which all is used"},
            {"format", Flag::Kind::text, "FORMAT", "of these files: auto, bin, uint16 or text; default auto"},
-           {"seq-len", Flag::Kind::integer, "T", "tokens in a window; default the run's, else 1024 or what the model has"},
+           {"seq-len", Flag::Kind::integer, "T",
+            "tokens in a window; default the run's, else 1024 or what the model has"},
            {"windows", Flag::Kind::integer, "N", "windows, at most; default those of the run, else all"}}),
       run_eval};
 }

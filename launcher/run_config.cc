@@ -229,7 +229,7 @@ tl::expected<DataSummary, Finding> check_data(const RunConfig& config) {
   const auto source = trainer::Source::open(config.data, shape, config.model.vocab_size);
   if (source) return DataSummary{source->training_tokens(), source->validation_tokens()};
   const std::string& message = source.error().message;
-  for (const std::string key : {"data.train", "data.val"}) {
+  for (const std::string key : {"data.train", "data.val", "tokenizer.path"}) {
     if (message.starts_with(key + ": ")) {
       return tl::unexpected(Finding{Severity::error, key, message.substr(key.size() + 2)});
     }

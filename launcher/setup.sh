@@ -52,6 +52,7 @@ libboost-program-options-dev  the command line
 prometheus-cpp-dev     metrics
 libcpp-httplib-dev     serves metrics and status
 libspdlog-dev          the log
+libsentencepiece-dev   SentencePiece models as tokenizers
 libgtest-dev           tests
 libgmock-dev           tests
 librapidcheck-dev      property tests

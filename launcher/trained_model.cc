@@ -102,13 +102,16 @@ Result<Opened> open_directory(const Options& options, const fs::path& path) {
   const fs::path checkpoints = is_there(path / "checkpoints") ? path / "checkpoints" : path;
   auto newest = trainer::newest_good(checkpoints);
   if (newest) {
-    if (stages) return fail(ErrorCode::usage, "--stages is for model directories of others; this run's checkpoints know their stages");
+    if (stages)
+      return fail(ErrorCode::usage,
+                  "--stages is for model directories of others; this run's checkpoints know their stages");
     for (const std::string& why : newest->passed_over) options.err() << "passed over: " << why << "\n";
     return opened(std::move(newest->checkpoint));
   }
-  if (!is_there(path)) return fail(ErrorCode::not_found, fmt::format("'{}' does not exist; name a checkpoint's directory", path.string()));
-  return fail(newest.error().code,
-              fmt::format("expected config.json and *.safetensors, or checkpoints of a run; {}", newest.error().message));
+  if (!is_there(path))
+    return fail(ErrorCode::not_found, fmt::format("'{}' does not exist; name a checkpoint's directory", path.string()));
+  return fail(newest.error().code, fmt::format("expected config.json and *.safetensors, or checkpoints of a run; {}",
+                                               newest.error().message));
 }
 
 Result<std::optional<RunConfig>> run_of(const fs::path& directory) {
@@ -137,7 +140,8 @@ Argument checkpoint_argument() {
 
 std::vector<Flag> trained_model_flags() {
   return {{"skip-stages", Flag::Kind::text, "2,4", "leave these stages of the model out"},
-          {"stages", Flag::Kind::integer, "N", "a model directory that is no run's checkpoint counts as N stages; default 1"},
+          {"stages", Flag::Kind::integer, "N",
+           "a model directory that is no run's checkpoint counts as N stages; default 1"},
           {"tokenizer", Flag::Kind::text, "PATH", "default: the checkpoint's own, or byte where 256 tokens are known"},
           {"threads", Flag::Kind::integer, "N", "default: one a core"},
           {"json", Flag::Kind::toggle, "", "print one JSON object instead"}};
@@ -179,17 +183,19 @@ std::string tokenizer_path(const Options& options, const TrainedModel& trained) 
 Result<std::shared_ptr<const trainer::Tokenizer>> tokenizer_of(const Options& options, const TrainedModel& trained) {
   const std::string path = tokenizer_path(options, trained);
   if (path.empty()) {
-    return fail(ErrorCode::bad_config,
-                fmt::format("{} has no {}, and a vocabulary of {} is not the byte tokenizer's 256; name one with --tokenizer",
-                            trained.directory.string(), tokenizer_file, trained.model.vocab_size));
+    return fail(
+        ErrorCode::bad_config,
+        fmt::format("{} has no {}, and a vocabulary of {} is not the byte tokenizer's 256; name one with --tokenizer",
+                    trained.directory.string(), tokenizer_file, trained.model.vocab_size));
   }
   auto tokenizer = trainer::Tokenizer::open(path);
   if (!tokenizer) return tokenizer;
   if ((*tokenizer)->vocab_size() > trained.model.vocab_size) {
-    return fail(ErrorCode::bad_config,
-                fmt::format("the tokenizer {} has {} tokens, but the model's vocab_size is {}; name the tokenizer that the "
-                            "model was trained with: --tokenizer PATH",
-                            path, (*tokenizer)->vocab_size(), trained.model.vocab_size));
+    return fail(
+        ErrorCode::bad_config,
+        fmt::format("the tokenizer {} has {} tokens, but the model's vocab_size is {}; name the tokenizer that the "
+                    "model was trained with: --tokenizer PATH",
+                    path, (*tokenizer)->vocab_size(), trained.model.vocab_size));
   }
   return tokenizer;
 }

@@ -61,8 +61,7 @@ class InferenceCommands : public CommandTest {
                           const trainer::SpecialIds& special = {}) const {
     std::filesystem::create_directories(path(name));
     write(name + "/config.json", trainer::hf_config_text(model, special, trainer::WeightDtype::float32));
-    const auto tensors =
-        trainer::model_tensors(model, {0, model.num_hidden_layers}, 0, trainer::WeightDtype::float32);
+    const auto tensors = trainer::model_tensors(model, {0, model.num_hidden_layers}, 0, trainer::WeightDtype::float32);
     auto writer =
         trainer::SafetensorsWriter::create(path(name) + "/model.safetensors", tensors, trainer::model_metadata());
     EXPECT_TRUE(writer && writer->append(weights) && writer->finish());
@@ -74,7 +73,9 @@ class InferenceCommands : public CommandTest {
            "run: {name: tiny}\n"
            "model: {hidden_size: 16, intermediate_size: 24, num_hidden_layers: 3, num_attention_heads: 4,\n"
            "        num_key_value_heads: 2, vocab_size: 256, max_position_embeddings: 64}\n"
-           "data: {train: [" + path("text.txt") + "]}\n"
+           "data: {train: [" +
+           path("text.txt") +
+           "]}\n"
            "training: {seq_len: 16, micro_batch_size: 2, max_steps: 10}\n"
            "lr_scheduler: {warmup_steps: 1}\n"
            "eval: {batches: 3}\n"
@@ -82,12 +83,9 @@ class InferenceCommands : public CommandTest {
   }
   std::string write_checkpoint(Step step, double scale = 1.0) const {
     const auto cut = *trainer::cut_into_stages(model_, 3, {});
-    auto writer = trainer::CheckpointWriter::begin(path("run/checkpoints"), {.model = model_,
-                                                                             .cut = cut,
-                                                                             .run_file = run_text(),
-                                                                             .run_id = "ab",
-                                                                             .config_hash = "cd",
-                                                                             .step = step});
+    auto writer = trainer::CheckpointWriter::begin(
+        path("run/checkpoints"),
+        {.model = model_, .cut = cut, .run_file = run_text(), .run_id = "ab", .config_hash = "cd", .step = step});
     EXPECT_TRUE(writer);
     for (Stage stage = 0; stage < 3; ++stage) {
       EXPECT_TRUE(writer->begin_stage({.stage = stage}));
@@ -213,7 +211,8 @@ TEST_F(InferenceCommands, LossIsTheMeanOfTheHeldOutWindows) {
   const json all = parsed({"eval", model, "--val", path("text.txt"), "--seq-len", "16", "--windows", "20"});
   EXPECT_EQ(all["windows"], 20);
   EXPECT_EQ(all["windows_there"], 249);
-  const json half = parsed({"eval", model, "--data", path("text.txt"), "--seq-len", "16", "--stages", "3", "--skip-stages", "2"});
+  const json half =
+      parsed({"eval", model, "--data", path("text.txt"), "--seq-len", "16", "--stages", "3", "--skip-stages", "2"});
   EXPECT_NE(half["loss"], found["loss"]);
 }
 
@@ -221,7 +220,8 @@ TEST_F(InferenceCommands, ACheckpointIsMeasuredOnItsRunsWindows) {
   const json found = parsed({"eval", write_checkpoint(10)});
   EXPECT_EQ(found["windows"], 6);  // eval.batches x training.micro_batch_size
   EXPECT_EQ(found["seq_len"], 16);
-  const json same = parsed({"eval", write_model("model"), "--data", path("text.txt"), "--seq-len", "16", "--windows", "6"});
+  const json same =
+      parsed({"eval", write_model("model"), "--data", path("text.txt"), "--seq-len", "16", "--windows", "6"});
   EXPECT_EQ(found["loss"], same["loss"]);
 }
 
@@ -238,7 +238,8 @@ TEST_F(InferenceCommands, RefusesWrongCommandLines) {
   expect_refused(ExitCode::usage, "--max-tokens: expected", {"generate", model, "-p", "a", "--max-tokens", "0"});
   expect_refused(ExitCode::usage, "its 64 tokens leave no room for another: the model has 64 positions",
                  {"generate", model, "-p", std::string(64, 'a')});
-  expect_refused(ExitCode::usage, "--skip-stages: expected numbers of stages", generate(model, {"--skip-stages", "1,"}));
+  expect_refused(ExitCode::usage, "--skip-stages: expected numbers of stages",
+                 generate(model, {"--skip-stages", "1,"}));
   expect_refused(ExitCode::usage, "--skip-stages: stage 0 cannot be skipped",
                  generate(model, {"--stages", "2", "--skip-stages", "0"}));
   expect_refused(ExitCode::usage, "--skip-stages: there is no stage 3: expected 1 to 2",
@@ -246,7 +247,8 @@ TEST_F(InferenceCommands, RefusesWrongCommandLines) {
   expect_refused(ExitCode::usage, "--stages: expected 1 to 3", generate(model, {"--stages", "4"}));
   expect_refused(ExitCode::usage, "--data or --val is missing", {"eval", model});
   expect_refused(ExitCode::usage, "do not go together", {"eval", model, "--data", "a", "--val", "b"});
-  expect_refused(ExitCode::usage, "--seq-len: expected 1 to 64", {"eval", model, "--data", path("text.txt"), "--seq-len", "65"});
+  expect_refused(ExitCode::usage, "--seq-len: expected 1 to 64",
+                 {"eval", model, "--data", path("text.txt"), "--seq-len", "65"});
   expect_refused(ExitCode::usage, "--windows: expected", {"eval", model, "--data", path("text.txt"), "--windows", "0"});
 }
 
@@ -283,7 +285,8 @@ TEST_F(InferenceCommands, RefusesFilesThatLackOrDamageTheModel) {
   expect_refused(ExitCode::failed, "does not exist", generate(path("nowhere")));
   write("empty/none", "");
   std::filesystem::create_directories(path("empty"));
-  expect_refused(ExitCode::failed, "expected config.json and *.safetensors, or checkpoints of a run", generate(path("empty")));
+  expect_refused(ExitCode::failed, "expected config.json and *.safetensors, or checkpoints of a run",
+                 generate(path("empty")));
   const std::string model = write_model("model");
   trainer::ModelConfig deeper = model_;
   deeper.num_hidden_layers = 4;
@@ -308,7 +311,8 @@ TEST_F(InferenceCommands, RefusesFilesThatLackOrDamageTheModel) {
   std::fill_n(huge.end() - 256 * 16, 256 * 16, 3e38F);  // the head
   write_model("huge", model_, huge);
   expect_refused(ExitCode::failed, "weights have diverged", {"generate", path("huge"), "-p", "a", "--json"});
-  expect_refused(ExitCode::failed, "weights have diverged", {"eval", path("huge"), "--data", path("text.txt"), "--json"});
+  expect_refused(ExitCode::failed, "weights have diverged",
+                 {"eval", path("huge"), "--data", path("text.txt"), "--json"});
 }
 
 TEST_F(InferenceCommands, RefusesDataThatIsNone) {
@@ -316,7 +320,8 @@ TEST_F(InferenceCommands, RefusesDataThatIsNone) {
   expect_refused(ExitCode::failed, "cannot be opened", {"eval", model, "--data", path("none.txt")});
   write("short.txt", "too short");
   expect_refused(ExitCode::failed, "training.seq_len --seq-len", {"eval", model, "--data", path("short.txt")});
-  expect_refused(ExitCode::bad_config, "data.format: expected auto", {"eval", model, "--data", path("text.txt"), "--format", "pdf"});
+  expect_refused(ExitCode::bad_config, "data.format: expected auto",
+                 {"eval", model, "--data", path("text.txt"), "--format", "pdf"});
 }
 
 }  // namespace

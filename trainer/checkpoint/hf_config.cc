@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "gossip/base/real_env.h"
-#include "trainer/checkpoint/json_text.h"
+#include "trainer/data/json_text.h"
 #include "trainer/checkpoint/model_files.h"
 
 namespace starling::trainer {

@@ -8,7 +8,7 @@
 #include <set>
 #include <utility>
 
-#include "trainer/checkpoint/json_text.h"
+#include "trainer/data/json_text.h"
 
 namespace starling::trainer {
 namespace {

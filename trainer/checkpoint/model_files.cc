@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "gossip/base/real_env.h"
-#include "trainer/checkpoint/json_text.h"
+#include "trainer/data/json_text.h"
 
 namespace starling::trainer {
 namespace {

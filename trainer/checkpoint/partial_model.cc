@@ -15,9 +15,10 @@ Status check_skipped(const std::vector<StageLayers>& cut, const std::vector<Stag
   for (const Stage stage : skipped) {
     if (stage == 0) return fail(ErrorCode::usage, "stage 0 cannot be skipped: it has the embedding and the head");
     if (stage < 0 || static_cast<std::size_t>(stage) >= cut.size()) {
-      return fail(ErrorCode::usage, cut.size() == 1
-                                        ? fmt::format("there is no stage {}: the model is in one stage, which cannot be skipped", stage)
-                                        : fmt::format("there is no stage {}: expected 1 to {}", stage, cut.size() - 1));
+      return fail(ErrorCode::usage,
+                  cut.size() == 1
+                      ? fmt::format("there is no stage {}: the model is in one stage, which cannot be skipped", stage)
+                      : fmt::format("there is no stage {}: expected 1 to {}", stage, cut.size() - 1));
     }
     if (!seen.insert(stage).second) return fail(ErrorCode::usage, fmt::format("stage {} is named twice", stage));
   }
@@ -41,8 +42,7 @@ Result<PartialModel> read_without(const ModelReader& files, const ModelConfig& m
   const Result<std::vector<float>> ends = files.stage({0, 0}, 0);
   if (!ends) return tl::unexpected(ends.error());
   const auto embedding = model.vocab_size * model.hidden_size;
-  out.weights.resize(
-      static_cast<std::size_t>(parameter_count(out.model, {0, out.model.num_hidden_layers}, 0)));
+  out.weights.resize(static_cast<std::size_t>(parameter_count(out.model, {0, out.model.num_hidden_layers}, 0)));
   std::span<float> rest(out.weights);
   const auto put = [&](auto first, auto last) {
     std::copy(first, last, rest.begin());

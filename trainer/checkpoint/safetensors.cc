@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "gossip/outer/compress.h"
-#include "trainer/checkpoint/json_text.h"
+#include "trainer/data/json_text.h"
 #include "trainer/worker/slow_weights.h"
 
 namespace starling::trainer {

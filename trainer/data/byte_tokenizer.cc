@@ -16,7 +16,7 @@ class ByteEncoder : public Encoder {
 
 std::unique_ptr<Encoder> ByteTokenizer::encoder() const { return std::make_unique<ByteEncoder>(); }
 
-std::string ByteTokenizer::bytes_of(std::int32_t id, TokenPosition) const {
+std::string ByteTokenizer::bytes_of(std::int32_t id, TokenPosition&) const {
   if (id < 0 || id >= size) return {};
   return {static_cast<char>(static_cast<unsigned char>(id))};
 }

@@ -1,7 +1,6 @@
 #include "trainer/data/source.h"
 
 #include <fmt/format.h>
-#include <glob.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +10,8 @@
 
 #include "gossip/base/log.h"
 #include "gossip/base/random.h"
+#include "trainer/data/file_pattern.h"
+#include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -20,27 +21,11 @@ constexpr std::int64_t held_out_divisor = 20;  // one twentieth: 5 %
 
 using Files = std::vector<std::shared_ptr<const TokenFile>>;
 
-bool is_pattern(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
-
-// Sorted by byte value, so that every machine reads the files in one order whatever its locale.
-Result<std::vector<std::filesystem::path>> matches(const std::string& pattern) {
-  glob_t found{};
-  const int status = ::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
-  std::vector<std::filesystem::path> out;
-  if (status == 0) out.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  ::globfree(&found);
-  if (status != 0 && status != GLOB_NOMATCH) {
-    return fail(ErrorCode::io, fmt::format("{}: the files of this pattern cannot be listed", pattern));
-  }
-  std::sort(out.begin(), out.end());
-  return out;
-}
-
 // Reads one list of paths and patterns, each file once.
 class FileList {
  public:
-  FileList(const char* key, TokenFormat format, std::int64_t vocab_size)
-      : key_(key), format_(format), vocab_size_(vocab_size) {}
+  FileList(const char* key, TokenFormat format, const std::string& tokenizer, std::int64_t vocab_size)
+      : key_(key), format_(format), tokenizer_(tokenizer), vocab_size_(vocab_size) {}
 
   Result<Files> read(const std::vector<std::string>& paths) {
     for (const std::string& path : paths) {
@@ -52,7 +37,7 @@ class FileList {
 
  private:
   Status add_pattern(const std::string& pattern) {
-    const auto found = matches(pattern);
+    const auto found = matching_files(pattern);
     if (!found) return tl::unexpected(found.error());
     const std::size_t before = files_.size();
     std::size_t passed_over = 0;
@@ -88,6 +73,12 @@ class FileList {
     }
     Result<TokenFile> file = TokenFile::open(path, format_, vocab_size_);
     if (!file) return fail(file.error().code, fmt::format("{}: {}", key_, file.error().message));
+    if (file->is_text() && tokenizer_ != "byte") {
+      return fail(ErrorCode::bad_config,
+                  fmt::format("{}: {} is text, and a text is read as it is by the byte tokenizer only; make ids of it: "
+                              "starling tokenize --tokenizer {} {}",
+                              key_, path.string(), tokenizer_, path.string()));
+    }
     std::error_code ignored;
     seen_.insert(std::filesystem::canonical(path, ignored));
     files_.push_back(std::make_shared<const TokenFile>(std::move(*file)));
@@ -96,10 +87,22 @@ class FileList {
 
   const char* key_;
   TokenFormat format_;
+  std::string tokenizer_;
   std::int64_t vocab_size_;
   std::set<std::filesystem::path> seen_;
   Files files_;
 };
+
+// Text is not checked against the byte tokenizer here but file by file: what has token ids already needs none of its own.
+Status check_tokenizer(const std::string& path, std::int64_t vocab_size) {
+  if (path == "byte") return {};
+  const auto tokenizer = Tokenizer::open(path);
+  if (!tokenizer) return fail(tokenizer.error().code, "tokenizer.path: " + tokenizer.error().message);
+  if ((*tokenizer)->vocab_size() <= vocab_size) return {};
+  return fail(ErrorCode::bad_config,
+              fmt::format("tokenizer.path: {} has ids up to {}, but model.vocab_size is {}; set it to at least {}",
+                          path, (*tokenizer)->vocab_size() - 1, vocab_size, (*tokenizer)->vocab_size()));
+}
 
 Status long_enough(const char* what, const TokenText& text, std::int64_t seq_len, const char* advice) {
   if (text.size() > seq_len) return {};
@@ -133,15 +136,13 @@ void TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
 
 Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size) {
   STARLING_CHECK(shape.sequences > 0 && shape.seq_len > 0, "a batch without tokens");
-  if (config.tokenizer != "byte") {
-    return fail(ErrorCode::bad_config, fmt::format("tokenizer.path: expected byte, got '{}'", config.tokenizer));
-  }
+  if (Status ok = check_tokenizer(config.tokenizer, vocab_size); !ok) return tl::unexpected(ok.error());
   const Result<TokenFormat> format = token_format(config.format);
   if (!format) return tl::unexpected(format.error());
   if (config.train.empty()) {
     return fail(ErrorCode::bad_config, "data.train: expected paths of text or token files, got none");
   }
-  const Result<Files> train = FileList("data.train", *format, vocab_size).read(config.train);
+  const Result<Files> train = FileList("data.train", *format, config.tokenizer, vocab_size).read(config.train);
   if (!train) return tl::unexpected(train.error());
 
   Source source(shape);
@@ -152,7 +153,7 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
     source.validation_.append(file, file->size() - held_out, held_out);
   }
   if (!hold_out) {
-    const Result<Files> val = FileList("data.val", *format, vocab_size).read(config.val);
+    const Result<Files> val = FileList("data.val", *format, config.tokenizer, vocab_size).read(config.val);
     if (!val) return tl::unexpected(val.error());
     for (const std::shared_ptr<const TokenFile>& file : *val) source.validation_.append(file, 0, file->size());
   }

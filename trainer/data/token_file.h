@@ -50,6 +50,7 @@ class TokenFile {
   static Result<TokenFile> open(const std::filesystem::path& path, TokenFormat format, std::int64_t vocab_size);
 
   std::int64_t size() const { return size_; }  // tokens
+  bool is_text() const { return token_bytes_ == 1; }
   // Tokens first .. first + out.size(). REQUIRES: they are inside [0, size()).
   void read(std::int64_t first, std::span<std::int32_t> out) const;
 

@@ -1,6 +1,9 @@
 // Text to token ids and back: what `tokenizer.path` of the run file names. Torch-free.
 //
 //   byte            every byte is a token, 256 in all
+//   NAME.json       Hugging Face's tokenizer.json with byte-level BPE (tokenizer_json.h); the name of the token that ends a
+//                   text comes from the tokenizer_config.json beside it, if there is one
+//   NAME.model      a SentencePiece model
 //
 // A Tokenizer is immutable and may be used by several threads at once. What makes encoding fast is a memory of words seen
 // before, and that lies in an Encoder: each thread has its own.
@@ -39,7 +42,7 @@ enum class TokenPosition { first, later };
 class Encoder {
  public:
   virtual ~Encoder() = default;
-  // Appends the ids of `text`, a whole document. Where a tokenizer reads characters and not bytes, each wrong stretch of
+  // Appends the ids of `text`, a whole document or a part that Tokenizer::cut() gave. Where a tokenizer reads characters and not bytes, each wrong stretch of
   // UTF-8 counts as U+FFFD. Errors: limit, bad_input; `out` is then as it was.
   virtual Status append(std::string_view text, SpecialNames names, TokenIds& out) = 0;
 };
@@ -55,14 +58,19 @@ class Tokenizer {
   virtual std::int64_t vocab_size() const = 0;
   // An encoder for one thread; it may outlive nothing of its tokenizer.
   virtual std::unique_ptr<Encoder> encoder() const = 0;
-  // The bytes that a token stands for; none for an id that no token has. They need not be whole characters.
-  virtual std::string bytes_of(std::int32_t id, TokenPosition position) const = 0;
+  // The bytes that a token stands for; none for an id that no token has. They need not be whole characters. `position` is
+  // moved on to that of the next token.
+  virtual std::string bytes_of(std::int32_t id, TokenPosition& position) const = 0;
   virtual bool is_special(std::int32_t id) const = 0;
   // The special tokens that open and close a document, where the tokenizer has them.
   virtual std::optional<std::int32_t> begin_of_text() const = 0;
   virtual std::optional<std::int32_t> end_of_text() const = 0;
   // The id of the token that is written as `content` (for special tokens their name), if there is one.
   virtual std::optional<std::int32_t> find(std::string_view content) const = 0;
+
+  // The last place at which `text` can be cut in two so that the ids of the parts are the ids of the whole, whatever
+  // follows the text; 0 where there is none. The part behind it is longer than nothing.
+  virtual std::size_t cut(std::string_view text) const = 0;
 
   // For a text or two; who encodes much keeps an encoder(). Errors: those of Encoder::append.
   Result<TokenIds> encode(std::string_view text, SpecialNames names = SpecialNames::recognized) const;

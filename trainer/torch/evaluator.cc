@@ -20,9 +20,9 @@ struct Evaluator::Impl {
       : seq_len(its_seq_len),
         vocab(model.vocab_size),
         blocks(model, {.sequences = 1, .seq_len = seq_len}),
-        weights(view_parameters(model, {0, model.num_hidden_layers}, 0,
-                                at::from_blob(const_cast<float*>(flat.data()), {static_cast<std::int64_t>(flat.size())},
-                                              at::kFloat))) {}
+        weights(view_parameters(
+            model, {0, model.num_hidden_layers}, 0,
+            at::from_blob(const_cast<float*>(flat.data()), {static_cast<std::int64_t>(flat.size())}, at::kFloat))) {}
 
   const std::int64_t seq_len;
   const std::int64_t vocab;

@@ -179,7 +179,8 @@ struct Generator::Impl {
   void block_pass(std::size_t block, std::int64_t position, int thread) {
     const BlockWeights& w = blocks[block];
     Scratch& own = scratch[static_cast<std::size_t>(thread)];
-    project(block, position, share_of(size.heads + 2 * size.kv_heads, 1, thread, team.size()), norm(x.data(), w.input_norm, own));
+    project(block, position, share_of(size.heads + 2 * size.kv_heads, 1, thread, team.size()),
+            norm(x.data(), w.input_norm, own));
     team.meet();
     const Share queries = share_of(size.heads, 1, thread, team.size());
     for (std::int64_t i = 0; i < queries.count; ++i) attend(block, position, queries.first + i, own.scores);
@@ -200,8 +201,10 @@ struct Generator::Impl {
   }
 
   void head_pass(int thread) {
-    const float* const normed = norm(x.data(), weights.final_norm.const_data_ptr<float>(), scratch[static_cast<std::size_t>(thread)]);
-    multiply(weights.head.const_data_ptr<float>(), size.vocab, size.hidden, normed, Into::replace, logits.data(), thread);
+    const float* const normed =
+        norm(x.data(), weights.final_norm.const_data_ptr<float>(), scratch[static_cast<std::size_t>(thread)]);
+    multiply(weights.head.const_data_ptr<float>(), size.vocab, size.hidden, normed, Into::replace, logits.data(),
+             thread);
   }
 
   std::span<const float> next(std::int32_t id) {

@@ -10,7 +10,8 @@ namespace starling::trainer {
 std::vector<std::string> SamplingConfig::validate() const {
   std::vector<std::string> problems;
   if (!(temperature >= 0.0) || !std::isfinite(temperature)) {
-    problems.push_back(fmt::format("temperature: expected a number from 0 (always the likeliest token) up, got {}", temperature));
+    problems.push_back(
+        fmt::format("temperature: expected a number from 0 (always the likeliest token) up, got {}", temperature));
   }
   if (top_k < 0) problems.push_back(fmt::format("top-k: expected a number of tokens, 0 for all, got {}", top_k));
   if (!(top_p > 0.0) || !(top_p <= 1.0)) {
@@ -19,8 +20,7 @@ std::vector<std::string> SamplingConfig::validate() const {
   return problems;
 }
 
-Sampler::Sampler(const SamplingConfig& config)
-    : config_(config), stream_(mix_seed(config.seed, "generate.sample")) {
+Sampler::Sampler(const SamplingConfig& config) : config_(config), stream_(mix_seed(config.seed, "generate.sample")) {
   STARLING_CHECK(config.validate().empty(), "a configuration that was checked");
 }
 
@@ -28,9 +28,10 @@ Result<std::int32_t> Sampler::next(std::span<const float> logits) {
   STARLING_CHECK(!logits.empty(), "logits of a vocabulary");
   const auto wrong = std::ranges::find_if(logits, [](float logit) { return !std::isfinite(logit); });
   if (wrong != logits.end()) {
-    return fail(ErrorCode::bad_input,
-                fmt::format("the model gives token {} a logit of {}: expected finite numbers; its weights have diverged",
-                            wrong - logits.begin(), *wrong));
+    return fail(
+        ErrorCode::bad_input,
+        fmt::format("the model gives token {} a logit of {}: expected finite numbers; its weights have diverged",
+                    wrong - logits.begin(), *wrong));
   }
   const auto likeliest = static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
   if (config_.temperature == 0.0) return likeliest;

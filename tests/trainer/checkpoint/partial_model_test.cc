@@ -16,9 +16,8 @@ class PartialModelTest : public testing::TestWithParam<bool> {
     model_.tie_word_embeddings = GetParam();
     model_.num_hidden_layers = 7;
     cut_ = *cut_into_stages(model_, 3, {2, 3, 2});
-    auto writer =
-        SafetensorsWriter::create(folder_.path(single_file), model_tensors(model_, {0, 7}, 0, WeightDtype::float32),
-                                  model_metadata());
+    auto writer = SafetensorsWriter::create(folder_.path(single_file),
+                                            model_tensors(model_, {0, 7}, 0, WeightDtype::float32), model_metadata());
     EXPECT_TRUE(writer && writer->append(known_stage(model_, {0, 7}, 0)) && writer->finish());
   }
   Result<PartialModel> read(const std::vector<Stage>& skipped) const {

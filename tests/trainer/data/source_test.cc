@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "tests/trainer/data/golden_file.h"
 #include "tests/trainer/data/scratch_files.h"
 
 namespace starling::trainer {
@@ -114,10 +115,20 @@ TEST_F(SourceTest, ErrorsNameTheFileAndTheFix) {
   EXPECT_THAT(message({good}, {folder_.path("gone.txt")}), HasSubstr("data.val: "));
 }
 
-TEST_F(SourceTest, OnlyTheByteTokenizerIsKnown) {
-  const auto source = Source::open({.train = {"x"}, .val = {}, .tokenizer = "tokenizer.json"}, {}, 256);
-  ASSERT_FALSE(source);
-  EXPECT_THAT(source.error().message, HasSubstr("tokenizer.path: expected byte"));
+TEST_F(SourceTest, TheTokenizerHasToFitTheModel) {
+  const std::string shard = folder_.write("a.bin", raw_ids(std::vector<std::uint16_t>(200, 7)));
+  const auto open_with = [&](const std::string& tokenizer, std::int64_t vocab_size, const std::string& data) {
+    const auto source = Source::open({.train = {data}, .val = {}, .tokenizer = tokenizer}, {2, 4}, vocab_size);
+    return source ? std::string() : source.error().message;
+  };
+  const std::string path = golden_path("tokenizers/gpt2.json");  // 705 tokens
+  EXPECT_EQ(open_with(path, 705, shard), "");
+  EXPECT_THAT(open_with(path, 704, shard),
+              HasSubstr("has ids up to 704, but model.vocab_size is 704; set it to at least 705"));
+  EXPECT_THAT(open_with("bytes", 256, shard), HasSubstr("tokenizer.path: expected byte or a file"));
+  EXPECT_THAT(open_with(folder_.path("gone.json"), 256, shard), HasSubstr("gone.json: cannot be opened"));
+  // Text is its bytes, which are not this tokenizer's ids.
+  EXPECT_THAT(open_with(path, 705, folder_.write("b.txt", ramp(200))), HasSubstr("starling tokenize"));
 }
 
 // However the text is cut into files, a window reads the same tokens.

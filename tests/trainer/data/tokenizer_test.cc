@@ -14,7 +14,7 @@ TEST(Tokenizer, AnUnknownNameIsRefused) {
   const auto tokenizer = Tokenizer::open("bytes");
   ASSERT_FALSE(tokenizer);
   EXPECT_EQ(tokenizer.error().code, ErrorCode::bad_config);
-  EXPECT_THAT(tokenizer.error().message, HasSubstr("tokenizer.path: expected byte"));
+  EXPECT_THAT(tokenizer.error().message, HasSubstr("expected byte"));
 }
 
 TEST(ByteTokenizer, TokensAreBytes) {

@@ -152,7 +152,8 @@ TEST_P(GeneratorTest, LossIsThatOfTheLogits) {
   double expected = 0.0;
   for (const auto& window : {first, second}) {
     for (std::size_t seen = 1; seen < window.size(); ++seen) {
-      const auto logits = full_forward(model, weights, {window.begin(), window.begin() + static_cast<std::ptrdiff_t>(seen)});
+      const auto logits =
+          full_forward(model, weights, {window.begin(), window.begin() + static_cast<std::ptrdiff_t>(seen)});
       double sum = 0.0;
       for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
       expected += std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(window[seen])]);
@@ -172,13 +173,13 @@ ModelConfig with_llama3_rope() {
   return model;
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, GeneratorTest,
-                         testing::Values(Case{"even", model_of(64, 128, 3, 4, 4, 256)},     // all multiples of the lanes
-                                         Case{"odd", model_of(30, 37, 2, 5, 5, 53)},        // none of them
-                                         Case{"grouped", model_of(96, 80, 2, 6, 2, 70)},    // three heads share a key head
-                                         Case{"one_key_head", model_of(32, 40, 2, 4, 1, 41)},  // fewer key heads than threads
-                                         Case{"tied", model_of(64, 96, 2, 2, 1, 128, true)},
-                                         Case{"llama3_rope", with_llama3_rope()}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, GeneratorTest,
+    testing::Values(Case{"even", model_of(64, 128, 3, 4, 4, 256)},        // all multiples of the lanes
+                    Case{"odd", model_of(30, 37, 2, 5, 5, 53)},           // none of them
+                    Case{"grouped", model_of(96, 80, 2, 6, 2, 70)},       // three heads share a key head
+                    Case{"one_key_head", model_of(32, 40, 2, 4, 1, 41)},  // fewer key heads than threads
+                    Case{"tied", model_of(64, 96, 2, 2, 1, 128, true)}, Case{"llama3_rope", with_llama3_rope()}));
 
 TEST(TokenKernels, MatrixTimesVectorForAnySize) {
   for (const std::int64_t width : {1, 15, 16, 17, 64, 100}) {

@@ -1,4 +1,4 @@
-#include "trainer/checkpoint/json_text.h"
+#include "trainer/data/json_text.h"
 
 #include <fmt/format.h>
 
@@ -14,6 +14,7 @@ namespace starling::trainer {
 namespace {
 
 constexpr std::size_t max_depth = 16;
+constexpr std::size_t max_values = 4'000'000;
 constexpr std::size_t max_shown_bytes = 120;
 
 // Looks at a text before a tree is made of it. Its functions are those that nlohmann's reader calls, one per token; false
@@ -27,7 +28,7 @@ class Watcher {
   bool number_float(double, const std::string&) { return value(); }
   bool string(std::string&) { return value(); }
   bool binary(nlohmann::json::binary_t&) { return value(); }
-  bool start_object(std::size_t) { return open(); }
+  bool start_object(std::size_t) { return (keys_.empty() || value()) && open(); }
   bool start_array(std::size_t) { return value() && open(); }
   bool end_object() { return close(); }
   bool end_array() { return close(); }
@@ -46,7 +47,8 @@ class Watcher {
  private:
   bool value() {
     if (keys_.empty()) fault_ = "another JSON value";
-    return !keys_.empty();
+    if (++values_ > max_values) fault_ = fmt::format("more than {} values", max_values);
+    return fault_.empty();
   }
   bool open() {
     keys_.emplace_back();
@@ -59,6 +61,7 @@ class Watcher {
   }
 
   std::vector<std::set<std::string>> keys_;  // of what is open, outermost first
+  std::size_t values_ = 0;
   std::string fault_;
 };
 
