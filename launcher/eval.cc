@@ -26,6 +26,11 @@ struct Windows {
   std::int64_t count = 0;
 };
 
+bool may_be_text(const trainer::DataConfig& data) {
+  const auto has_ids = [](const std::string& path) { return path.ends_with(".bin"); };
+  return data.format == "text" || (data.format == "auto" && !std::ranges::all_of(data.train, has_ids));
+}
+
 Result<Windows> windows_of(const Options& options, const TrainedModel& trained) {
   const std::int64_t positions = trained.model.max_position_embeddings;
   std::int64_t seq_len = std::min(default_seq_len, positions);
@@ -48,6 +53,10 @@ Result<Windows> windows_of(const Options& options, const TrainedModel& trained) 
     data.train = data.val.empty() ? options.list("data") : data.val;
     data.format = options.text("format").value_or("auto");
     data.tokenizer = tokenizer_path(options, trained);
+    if (data.tokenizer.empty()) {
+      if (may_be_text(data)) return tl::unexpected(tokenizer_of(options, trained).error());
+      data.tokenizer = "byte";  // ids need none
+    }
   } else if (options.has("format")) {
     return fail(ErrorCode::usage, "--format is of the files that --data or --val name");
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
 #include <charconv>
 #include <system_error>
 #include <utility>
@@ -20,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t max_threads = 1024;
-constexpr const char* tokenizer_file = "tokenizer.json";
+constexpr std::array tokenizer_files{"tokenizer.json", "tokenizer.model"};  // in this order
 constexpr const char* manifest_file = "manifest.json";
 constexpr const char* run_file = "run.yaml";
 constexpr std::uint64_t max_run_file_bytes = 1 << 20;
@@ -175,7 +176,9 @@ Result<TrainedModel> open_trained_model(const Options& options) {
 
 std::string tokenizer_path(const Options& options, const TrainedModel& trained) {
   if (const auto path = options.text("tokenizer")) return *path;
-  if (is_there(trained.directory / tokenizer_file)) return (trained.directory / tokenizer_file).string();
+  for (const char* name : tokenizer_files) {
+    if (is_there(trained.directory / name)) return (trained.directory / name).string();
+  }
   if (trained.run) return trained.run->data.tokenizer;
   return trained.model.vocab_size == trainer::ByteTokenizer::size ? "byte" : "";
 }
@@ -186,7 +189,7 @@ Result<std::shared_ptr<const trainer::Tokenizer>> tokenizer_of(const Options& op
     return fail(
         ErrorCode::bad_config,
         fmt::format("{} has no {}, and a vocabulary of {} is not the byte tokenizer's 256; name one with --tokenizer",
-                    trained.directory.string(), tokenizer_file, trained.model.vocab_size));
+                    trained.directory.string(), fmt::join(tokenizer_files, " or "), trained.model.vocab_size));
   }
   auto tokenizer = trainer::Tokenizer::open(path);
   if (!tokenizer) return tokenizer;

@@ -39,7 +39,8 @@ std::vector<Flag> trained_model_flags();
 // not_found, io; bad_input: files that are damaged, lack tensors or hold values that are not finite.
 Result<TrainedModel> open_trained_model(const Options& options);
 
-// --tokenizer, else tokenizer.json in the directory, else the run's, else for a vocabulary of 256 the byte tokenizer.
+// --tokenizer, else tokenizer.json or tokenizer.model in the directory, else the run's, else for a vocabulary of 256 the
+// byte tokenizer.
 // Errors: those of Tokenizer::open; bad_config: there is none, or it has more tokens than the model.
 Result<std::shared_ptr<const trainer::Tokenizer>> tokenizer_of(const Options& options, const TrainedModel& trained);
 // The path that tokenizer_of opens; empty: none.

@@ -315,6 +315,24 @@ TEST_F(InferenceCommands, RefusesFilesThatLackOrDamageTheModel) {
                  {"eval", path("huge"), "--data", path("text.txt"), "--json"});
 }
 
+TEST_F(InferenceCommands, TextNeedsATokenizerAndIdsDoNot) {
+  trainer::ModelConfig model = model_;
+  model.vocab_size = 300;
+  const std::string directory = write_model("more", model, known_stage(model, {0, 3}, 0));
+  expect_refused(ExitCode::bad_config, "name one with --tokenizer", {"eval", directory, "--val", path("text.txt")});
+  std::string ids;
+  for (const char c : read("text.txt")) ids += {c, '\0'};
+  write("ids.bin", ids);
+  write("ids.raw", ids);
+  const json text = parsed({"eval", directory, "--val", path("text.txt"), "--tokenizer", "byte"});
+  EXPECT_EQ(parsed({"eval", directory, "--val", path("ids.bin")})["loss"], text["loss"]);
+  EXPECT_EQ(parsed({"eval", directory, "--val", path("ids.raw"), "--format", "uint16"})["loss"], text["loss"]);
+  ids[0] = '\x2c';  // 300
+  ids[1] = '\x01';
+  write("ids.bin", ids);
+  expect_refused(ExitCode::failed, "has id 300", {"eval", directory, "--val", path("ids.bin")});
+}
+
 TEST_F(InferenceCommands, RefusesDataThatIsNone) {
   const std::string model = write_model("model");
   expect_refused(ExitCode::failed, "cannot be opened", {"eval", model, "--data", path("none.txt")});
