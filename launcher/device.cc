@@ -3,8 +3,10 @@
 
 #include <filesystem>
 
+#include "gossip/base/log.h"
 #include "launcher/node.h"
 #include "trainer/data/source.h"
+#include "trainer/torch/accelerator.h"
 #include "trainer/torch/learner.h"
 
 namespace starling::launcher {
@@ -22,7 +24,7 @@ std::string inside(const std::filesystem::path& root, const std::string& text) {
 
 }  // namespace
 
-trainer::LearnerConfig learner_config(const RunConfig& config, int threads) {
+trainer::LearnerConfig learner_config(const RunConfig& config, trainer::DeviceType type, int threads) {
   const bool exact = config.pipeline.activation_dtype == pipeline::ActivationDtype::fp32;
   return {.model = config.model,
           .cut = config.stage_layers(),
@@ -30,11 +32,20 @@ trainer::LearnerConfig learner_config(const RunConfig& config, int threads) {
           .optimizer = config.optimizer,
           .activation_encoding = exact ? trainer::Encoding::fp32 : trainer::Encoding::bf16,
           .seed = config.run.seed,
-          .threads = threads};
+          .threads = threads,
+          .device = type,
+          .precision = trainer::precision_of(config.training.dtype, type)};
 }
 
-Result<Device> open_device(const RunConfig& config, const std::filesystem::path& data_root, int threads,
-                           const Clock& clock, std::function<void()> wake) {
+Result<trainer::DeviceType> choose_device(trainer::DeviceWish wish) {
+  auto opened = trainer::open_accelerator(wish);
+  if (!opened) return tl::unexpected(opened.error());
+  log_info("computing on {}", opened->name);
+  return opened->type;
+}
+
+Result<Device> open_device(const RunConfig& config, const std::filesystem::path& data_root, trainer::DeviceType type,
+                           int threads, const Clock& clock, std::function<void()> wake) {
   using namespace trainer;
   std::shared_ptr<const Source> source;
   if (!data_root.empty()) {
@@ -47,7 +58,7 @@ Result<Device> open_device(const RunConfig& config, const std::filesystem::path&
     if (!opened) return tl::unexpected(opened.error());
     source = std::make_shared<const Source>(std::move(*opened));
   }
-  auto compute = std::make_unique<Learner>(learner_config(config, threads), std::move(source), clock, std::move(wake));
+  auto compute = std::make_unique<Learner>(learner_config(config, type, threads), std::move(source), clock, std::move(wake));
   Learner* raw = compute.get();
   return Device{std::move(compute), [raw] { return raw->take_completions(); }};
 }

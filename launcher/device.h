@@ -7,6 +7,6 @@
 namespace starling::launcher {
 
 // REQUIRES: config.validate() finds no error. `threads`: for one job of the device.
-trainer::LearnerConfig learner_config(const RunConfig& config, int threads);
+trainer::LearnerConfig learner_config(const RunConfig& config, trainer::DeviceType type, int threads);
 
 }  // namespace starling::launcher

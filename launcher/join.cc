@@ -71,9 +71,17 @@ struct Place {
   std::string http;
   std::int64_t local_workers = 1;
   Duration wait{};
+  trainer::DeviceWish device = trainer::DeviceWish::automatic;
 };
 
-Place place_of(const Options& options, const net::JoinToken& token) {
+Result<trainer::DeviceWish> device_wish(const std::string& text) {
+  if (text == "auto") return trainer::DeviceWish::automatic;
+  if (text == "cpu") return trainer::DeviceWish::cpu;
+  if (text == "cuda") return trainer::DeviceWish::cuda;
+  return fail(ErrorCode::usage, fmt::format("--device {}: expected cuda, cpu or auto", text));
+}
+
+Result<Place> place_of(const Options& options, const net::JoinToken& token) {
   Place out;
   out.name = options.text("name").value_or("worker");
   out.directory = options.text("dir").value_or("starling-" + token.grant.run.brief() + "/" + out.name);
@@ -83,6 +91,9 @@ Place place_of(const Options& options, const net::JoinToken& token) {
   out.http = options.text("http").value_or("127.0.0.1:9464");
   out.wait = std::chrono::seconds(std::clamp<std::int64_t>(options.integer("wait").value_or(300), 1, 365 * 24 * 3600));
   out.local_workers = std::max<std::int64_t>(1, options.integer("local-workers").value_or(1));
+  auto device = device_wish(options.text("device").value_or("auto"));
+  if (!device) return tl::unexpected(device.error());
+  out.device = *device;
   return out;
 }
 
@@ -125,6 +136,8 @@ void tell_totals(const trainer::WorkerCounters& counters, NodeReport& report) {
 // One life of a worker, from its identity to its exit.
 Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken token, const Signals& signals) {
   const RealClock clock;
+  auto device_type = choose_device(place.device);
+  if (!device_type) return tl::unexpected(device_type.error());
   RealStorage storage(place.directory);
   auto identity = net::Identity::open(storage);
   if (!identity) return tl::unexpected(identity.error());
@@ -168,7 +181,8 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   log_info("admitted as {} for stage {} of run '{}'", welcome->name, welcome->stage, config->run.name);
 
   net::ZmqTransport* wake = transport->get();
-  auto device = open_device(*config, place.data, run_threads(place.local_workers), clock, [wake] { wake->wake(); });
+  auto device = open_device(*config, place.data, *device_type, run_threads(place.local_workers), clock,
+                            [wake] { wake->wake(); });
   if (!device) return tl::unexpected(device.error());
 
   const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
@@ -197,7 +211,9 @@ ExitCode run_join(const Options& options) {
   const Signals signals;
   auto token = read_token(options.argument("TOKEN"), RealClock());
   if (!token) return complain(options, token.error());
-  const Place place = place_of(options, *token);
+  const auto placed = place_of(options, *token);
+  if (!placed) return complain(options, placed.error());
+  const Place& place = *placed;
   if (!net::is_valid_name(place.name)) {
     options.err() << "starling join: --name '" << place.name << "': expected 1 to 32 of a-z, 0-9 and '-'\n";
     return ExitCode::usage;
@@ -237,6 +253,7 @@ Command join_command() {
            {"data", Kind::text, "DIR", "the folder that the run's data paths may resolve in"},
            {"listen", Kind::text, "tcp://HOST:PORT", "where others reach it; three ports from here, 0: any free ones"},
            {"http", Kind::text, "HOST:PORT", "metrics and status of this worker (default: 127.0.0.1:9464 or the next free)"},
+           {"device", Kind::text, "cuda|cpu|auto", "what it computes on (default: auto, a GPU if there is one)"},
            {"wait", Kind::integer, "SECONDS", "how long to knock when nobody opens (default: 300)"},
            {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
            {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},

@@ -94,7 +94,8 @@ Status Launch::start_workers() {
                                              "--listen",  "tcp://127.0.0.1:0",
                                              "--http",    "127.0.0.1:0",
                                              "--log-file", "--local-workers",
-                                             std::to_string(workers_)};
+                                             std::to_string(workers_),
+                                             "--device",  options_.text("device").value_or("auto")};
     if (auto started = supervisor_.start(name, arguments, folder); !started) return started;
   }
   return {};
@@ -351,6 +352,7 @@ Command launch_command() {
       {{"RUN.YAML", Argument::Presence::required, "the run file"}},
       {set_flag(),
        {"local-workers", Kind::integer, "N", "start N workers on this machine"},
+       {"device", Kind::text, "cuda|cpu|auto", "what they compute on (default: auto, a GPU if there is one)"},
        {"chaos", Kind::text, "WHAT", "'kill 50% at step 100', 'stop 50% at step 100', 'kill stage 2 at step 100'"},
        {"fresh", Kind::toggle, "", "a new run where the directory of an old one stands; the old one is moved aside"}},
       run_launch};

@@ -10,7 +10,10 @@ constexpr const char* no_torch = "this build of starling has no LibTorch; build 
 
 }  // namespace
 
-Result<Device> open_device(const RunConfig&, const std::filesystem::path&, int, const Clock&, std::function<void()>) {
+Result<trainer::DeviceType> choose_device(trainer::DeviceWish) { return trainer::DeviceType::cpu; }
+
+Result<Device> open_device(const RunConfig&, const std::filesystem::path&, trainer::DeviceType, int, const Clock&,
+                           std::function<void()>) {
   return fail(ErrorCode::failed, no_torch);
 }
 

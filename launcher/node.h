@@ -37,10 +37,12 @@ struct Device {
   std::unique_ptr<trainer::Compute> compute;
   std::function<std::vector<trainer::Completion>()> take_completions;
 };
+// Opens what `wish` asks for, once, before anything else of the device. Errors: not_found: what is missing and what to do.
+Result<trainer::DeviceType> choose_device(trainer::DeviceWish wish);
 // `data_root`: paths of the run file resolve inside it; empty: no data, so the device cannot begin a microbatch.
 // `wake` may be called by any thread. Errors: those of Source::open; failed, in a build without LibTorch.
-Result<Device> open_device(const RunConfig& config, const std::filesystem::path& data_root, int threads,
-                           const Clock& clock, std::function<void()> wake);
+Result<Device> open_device(const RunConfig& config, const std::filesystem::path& data_root, trainer::DeviceType type,
+                           int threads, const Clock& clock, std::function<void()> wake);
 
 struct NodeParts {
   const RunConfig& config;

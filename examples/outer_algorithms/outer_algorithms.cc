@@ -51,7 +51,7 @@ class Replicas {
       NodeId id;
       id.key.back() = static_cast<std::byte>(i + 1);
       ids_.push_back(id);
-      devices_.push_back(std::make_unique<JobRunner>(launcher::learner_config(config, 1), source));
+      devices_.push_back(std::make_unique<JobRunner>(launcher::learner_config(config, DeviceType::cpu, 1), source));
       if (i == 0) devices_.front()->adopt_thread();
       devices_.back()->run(Load{.stage = 0});
     }
@@ -170,7 +170,7 @@ int run(const std::string& file, std::uint64_t seeds, const std::vector<std::str
   const auto source = std::make_shared<const Source>(std::move(*opened));
   const std::int64_t rounds = config.planned_steps() / config.outer.local_steps;
   fmt::print("{} replicas of {} parameters, {} rounds of {} steps, momentum {}, lr {}; {} seeds from {}\n\n",
-             config.parallelism.replicas, compute_sizes(launcher::learner_config(config, 1)).parameters.front(), rounds,
+             config.parallelism.replicas, compute_sizes(launcher::learner_config(config, DeviceType::cpu, 1)).parameters.front(), rounds,
              config.outer.local_steps, config.outer.momentum, config.outer.lr, seeds, config.run.seed);
   fmt::print("| algorithm | loss of the averaged weights | against DiLoCo | spread | mean own loss | replica distance |\n");
   fmt::print("|---|---|---|---|---|---|\n");
@@ -183,7 +183,7 @@ int run(const std::string& file, std::uint64_t seeds, const std::vector<std::str
       config.outer.algorithm = algorithm;
       Replicas replicas(config, source);
       for (Step step = 1; step <= rounds * config.outer.local_steps; ++step) replicas.step(step);
-      JobRunner judge(launcher::learner_config(config, 1), source);
+      JobRunner judge(launcher::learner_config(config, DeviceType::cpu, 1), source);
       outcomes.push_back(replicas.judge(judge));
       std::cerr << fmt::format("{} seed {}: averaged {:.4f} own {:.4f} distance {:.4f}\n", outer::to_string(algorithm), seed,
                                outcomes.back().averaged_loss, outcomes.back().own_loss, outcomes.back().distance);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 
@@ -12,9 +13,16 @@
 
 namespace starling::trainer {
 
-// A new fp32 tensor [rows, width]. Errors: bad_input.
-Result<at::Tensor> decode_activation(ByteView bytes, Encoding encoding, std::int64_t rows, std::int64_t width);
-// Null when a value is not finite, or becomes infinite by rounding.
+// Where and in what type a tensor is wanted.
+struct ActivationPlace {
+  at::Device device = at::kCPU;
+  at::ScalarType type = at::kFloat;
+};
+
+// A new tensor [rows, width]. Errors: bad_input.
+Result<at::Tensor> decode_activation(ByteView bytes, Encoding encoding, std::int64_t rows, std::int64_t width,
+                                     const ActivationPlace& place = {});
+// Waits for the device. Null when a value is not finite, or becomes infinite by rounding.
 Buffer encode_activation(const at::Tensor& values, Encoding encoding);
 
 }  // namespace starling::trainer

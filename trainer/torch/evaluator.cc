@@ -51,7 +51,7 @@ double Evaluator::loss(std::span<const std::int32_t> windows) const {
     targets.insert(targets.end(), window.begin() + 1, window.end());
   }
   const c10::InferenceMode no_autograd;
-  at::Tensor x = ops::embed(impl_->weights.embedding, inputs);
+  at::Tensor x = ops::embed(impl_->weights.embedding, inputs, at::kFloat);
   for (const BlockParameters& block : impl_->weights.blocks) x = impl_->blocks.block(block, x, nullptr);
   return loss_only(impl_->weights, x, targets, impl_->blocks.eps());
 }

@@ -229,7 +229,7 @@ struct Generator::Impl {
     if (count == 1) return next(prompt.front());
     const c10::InferenceMode no_autograd;
     const Model whole(model, {.sequences = 1, .seq_len = count});
-    at::Tensor rows = ops::embed(weights.embedding, prompt);
+    at::Tensor rows = ops::embed(weights.embedding, prompt, at::kFloat);
     for (std::size_t block = 0; block < blocks.size(); ++block) {
       BlockSaved saved;
       rows = whole.block(weights.blocks[block], rows, &saved);

@@ -29,7 +29,8 @@ struct JobRunner::State {
     return {.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
   }
   Result<at::Tensor> decode(const Buffer& buffer) const {
-    return decode_activation(*buffer, config.activation_encoding, model->rows(), model->hidden());
+    return decode_activation(*buffer, config.activation_encoding, model->rows(), model->hidden(),
+                             {.device = model->device(), .type = model->activations()});
   }
   Buffer encode(const at::Tensor& values) const { return encode_activation(values, config.activation_encoding); }
   // What was made but cannot be sent is not kept either.
@@ -47,7 +48,10 @@ struct JobRunner::State {
     const MicrobatchId& id = job.microbatch;
     const TokenBatch tokens = job.pass == Pass::train ? source->sample(config.seed, job.slot, id.step, id.index)
                                                       : source->validation(id.index & ~eval_index_bit);
-    return activation(id, model->begin(id, tokens, job.pass));
+    const at::Tensor output = model->begin(id, tokens, job.pass);
+    // Where one stage holds all blocks, what it made goes straight into the loss: no other worker asks for its bytes.
+    if (config.cut.size() == 1) return ActivationMade{.microbatch = id, .output = std::make_shared<const Bytes>()};
+    return activation(id, output);
   }
 
   JobResult run(const Forward& job) {
@@ -112,12 +116,14 @@ struct JobRunner::State {
   }
 
   JobResult run(const Encode& job) {
-    const std::span<const float> part = job.part == StatePart::phi        ? slow->phi()
-                                        : job.part == StatePart::momentum ? slow->momentum()
-                                        : job.part == StatePart::theta    ? model->theta()
-                                        : job.part == StatePart::adam_m   ? model->adam_m()
-                                                                          : model->adam_v();
-    return StateMade{.bytes = encode_values(part, job.encoding)};
+    switch (job.part) {
+      case StatePart::phi: return StateMade{.bytes = encode_values(slow->phi(), job.encoding)};
+      case StatePart::momentum: return StateMade{.bytes = encode_values(slow->momentum(), job.encoding)};
+      case StatePart::theta: return StateMade{.bytes = encode_values(model->theta(), job.encoding)};
+      case StatePart::adam_m: return StateMade{.bytes = encode_values(model->adam_m(), job.encoding)};
+      case StatePart::adam_v: return StateMade{.bytes = encode_values(model->adam_v(), job.encoding)};
+    }
+    return StateMade{.bytes = nullptr};
   }
 
   JobResult run(const Load& job) {
@@ -161,7 +167,9 @@ struct JobRunner::State {
                               .batch = batch(),
                               .optimizer = config.optimizer,
                               .max_grad_norm = config.training.max_grad_norm,
-                              .activation_checkpointing = config.training.activation_checkpointing},
+                              .activation_checkpointing = config.training.activation_checkpointing,
+                              .device = config.device == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
+                              .products = config.precision == Precision::bfloat16 ? at::kBFloat16 : at::kFloat},
                   phi, adam);
     slow.emplace(std::move(phi), std::move(momentum));
   }

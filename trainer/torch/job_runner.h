@@ -13,6 +13,9 @@
 
 namespace starling::trainer {
 
+// Of the matrix products; what is kept, summed and averaged is fp32.
+enum class Precision { float32, bfloat16 };
+
 struct LearnerConfig {
   ModelConfig model;
   std::vector<StageLayers> cut;
@@ -21,6 +24,8 @@ struct LearnerConfig {
   Encoding activation_encoding = Encoding::bf16;
   std::uint64_t seed = 0;  // of the run
   int threads = 1;         // for one job: torch's and OpenMP's
+  DeviceType device = DeviceType::cpu;  // cuda: opened already, see accelerator.h
+  Precision precision = Precision::float32;
 };
 
 // Pure, and torch-free.

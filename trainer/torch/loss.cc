@@ -15,10 +15,16 @@ std::span<const std::int32_t> part_of(std::span<const std::int32_t> all, std::in
   return all.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
 }
 
+// An accelerator wants large products, and waits for each sum of losses.
+std::int64_t block_rows(const at::Tensor& x, std::int64_t vocab) {
+  constexpr std::int64_t of_an_accelerator = 4096;
+  return x.is_cpu() ? logits_rows(x.size(0), vocab) : std::min(x.size(0), of_an_accelerator);
+}
+
 }  // namespace
 
 at::Tensor logits(const StageParameters& weights, const at::Tensor& x, double eps) {
-  return at::mm(ops::rms_norm(x, weights.final_norm, eps).y, weights.head.t());
+  return ops::product(ops::rms_norm(x, weights.final_norm, eps).y, weights.head);
 }
 
 HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
@@ -26,19 +32,19 @@ HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, 
   ops::Normed normed = ops::rms_norm(x, weights.final_norm, eps);
   const std::int64_t rows = x.size(0);
   const std::int64_t vocab = weights.head.size(0);
-  const at::Tensor block = at::empty({logits_rows(rows, vocab), vocab}, x.options());
+  const at::Tensor block = at::empty({block_rows(x, vocab), vocab}, x.options());
   at::Tensor d_normed = at::empty_like(normed.y);
   // Adds the gradients of one block to the head's, or takes them away again; the block's loss.
   const auto block_loss = [&](std::int64_t first, double sign) {
     const std::int64_t count = std::min(block.size(0), rows - first);
     const at::Tensor y = normed.y.narrow(0, first, count);
     at::Tensor values = block.narrow(0, 0, count);
-    at::mm_out(values, y, weights.head.t());
+    ops::product_into(values, y, weights.head);
     const double sum = ops::cross_entropy(values, part_of(targets, first, count), ops::Gradient::in_place);
     if (!std::isfinite(sum)) return sum;
-    gradients.head.addmm_(values.t(), y, 1.0, sign);
+    ops::weight_gradient(gradients.head, values, y, weights.head.scalar_type(), sign);
     at::Tensor d_y = d_normed.narrow(0, first, count);
-    at::mm_out(d_y, values, weights.head);
+    ops::input_gradient_into(d_y, values, weights.head);
     return sum;
   };
   HeadLoss out;
@@ -55,7 +61,7 @@ HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, 
 
 double loss_only(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
                  double eps) {
-  const std::int64_t step = logits_rows(x.size(0), weights.head.size(0));
+  const std::int64_t step = block_rows(x, weights.head.size(0));
   double sum = 0.0;
   for (std::int64_t first = 0; first < x.size(0); first += step) {
     const std::int64_t count = std::min(step, x.size(0) - first);

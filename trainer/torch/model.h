@@ -38,7 +38,7 @@ struct BlockSaved {
 
 class Model {
  public:
-  Model(const ModelConfig& config, const BatchShape& batch);
+  Model(const ModelConfig& config, const BatchShape& batch, at::Device device = at::kCPU);
 
   // out [M, D]; `saved` null: nothing is kept.
   at::Tensor block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved) const;

@@ -10,12 +10,17 @@
 #include <vector>
 
 #include "gossip/base/error.h"
+#include "trainer/torch/blas.h"
+#include "trainer/torch/library_ops.h"
 
 namespace starling::trainer::ops {
 namespace {
 
 // Rows of a piece of work: some ten microseconds of it.
 constexpr std::int64_t piece_rows = 128;
+
+// Whether our own kernels run.
+bool ours(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
 float* floats(const at::Tensor& tensor) {
   STARLING_CHECK(tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous(),
@@ -58,9 +63,79 @@ void for_key_heads(std::int64_t sequences, const kernels::Attention& shape, cons
   });
 }
 
+// fp32 rows and bf16 weights.
+bool mixed(const at::Tensor& rows, at::ScalarType weights) { return ours(rows) && weights == at::kBFloat16; }
+
+enum class Operand { as_is, transposed };
+
+// out [m, n] fp32 = factor a b + beta out, a and b rounded to bf16.
+void mixed_product(at::Tensor& out, const at::Tensor& a, Operand a_is, const at::Tensor& b, Operand b_is, float factor,
+                   float beta) {
+  const at::Tensor a16 = a.to(at::kBFloat16);
+  const at::Tensor b16 = b.to(at::kBFloat16);
+  const auto bits = [](const at::Tensor& x) {
+    return Bf16View{reinterpret_cast<const std::uint16_t*>(x.const_data_ptr<at::BFloat16>()), x.stride(0)};
+  };
+  const bool done = bf16_gemm(a_is == Operand::transposed ? Transpose::yes : Transpose::no,
+                              b_is == Operand::transposed ? Transpose::yes : Transpose::no, out.size(0), out.size(1),
+                              a_is == Operand::transposed ? a.size(0) : a.size(1), factor, bits(a16), bits(b16), beta,
+                              floats(out), out.stride(0));
+  if (done) return;
+  const at::Tensor made = at::mm(a_is == Operand::transposed ? a16.t() : a16, b_is == Operand::transposed ? b16.t() : b16);
+  out.mul_(beta).add_(made, factor);
+}
+
 }  // namespace
 
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight) {
+  if (!mixed(x, weight.scalar_type())) return at::mm(x, weight.t());
+  at::Tensor out = at::empty({x.size(0), weight.size(0)}, x.options());
+  mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 0.0F);
+  return out;
+}
+
+at::Tensor sum_and_product(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight) {
+  if (!mixed(x, weight.scalar_type())) return at::addmm(y, x, weight.t());
+  at::Tensor out = y.clone();
+  mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 1.0F);
+  return out;
+}
+
+void product_into(at::Tensor& out, const at::Tensor& x, const at::Tensor& weight) {
+  if (!mixed(x, weight.scalar_type())) {
+    at::mm_out(out, x, weight.t());
+  } else {
+    mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 0.0F);
+  }
+}
+
+at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
+  at::Tensor out = at::empty({dy.size(0), weight.size(1)}, dy.options());
+  input_gradient_into(out, dy, weight);
+  return out;
+}
+
+void input_gradient_into(at::Tensor& out, const at::Tensor& dy, const at::Tensor& weight) {
+  if (!mixed(dy, weight.scalar_type())) {
+    at::mm_out(out, dy, weight);
+  } else {
+    mixed_product(out, dy, Operand::as_is, weight, Operand::as_is, 1.0F, 0.0F);
+  }
+}
+
+void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, at::ScalarType type,
+                     double factor) {
+  if (mixed(x, type)) {
+    mixed_product(dweight, dy, Operand::transposed, x, Operand::as_is, static_cast<float>(factor), 1.0F);
+  } else if (x.scalar_type() == dweight.scalar_type()) {
+    dweight.addmm_(dy.t(), x, 1.0, factor);
+  } else {
+    dweight.add_(at::mm(dy.t(), x), factor);
+  }
+}
+
 Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (!ours(x)) return library::rms_norm(x, weight, eps);
   const std::int64_t rows = x.size(0);
   const std::int64_t width = x.size(1);
   Normed out{at::empty({rows, width}, x.options()), at::empty({rows}, x.options())};
@@ -76,6 +151,7 @@ Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
                        at::Tensor& dx, at::Tensor& dweight) {
+  if (!ours(x)) return library::rms_norm_backward(x, weight, rstd, dy_y, dx, dweight);
   const std::int64_t rows = x.size(0);
   const std::int64_t width = x.size(1);
   const at::Tensor parts = at::zeros({pieces_of(rows), width}, x.options());
@@ -114,6 +190,7 @@ RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double t
 }
 
 void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable& table, kernels::Rotation rotation) {
+  if (!ours(qkv)) return library::rotate(qkv, shape, table, rotation);
   float* const x = floats(qkv);
   const kernels::Rotary rotary{.width = qkv.size(1),
                                .heads = shape.heads + shape.kv_heads,
@@ -127,9 +204,10 @@ void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable&
 }
 
 Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
+  if (!ours(qkv)) return library::attention(qkv, shape);
   const std::int64_t sequences = qkv.size(0) / shape.tokens;
   Attended result{at::empty({qkv.size(0), shape.out_width()}, qkv.options()),
-                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options())};
+                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options()), {}, {}};
   const float* const from = floats(qkv);
   float* const out = floats(result.out);
   float* const log_sum = floats(result.log_sum);
@@ -143,6 +221,7 @@ Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
 
 at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
                               const kernels::Attention& shape) {
+  if (!ours(qkv)) return library::attention_backward(qkv, forward, dout, shape);
   at::Tensor result = at::empty_like(qkv);
   const float* const from = floats(qkv);
   const float* const out = floats(forward.out);
@@ -161,6 +240,7 @@ at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, co
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
+  if (!ours(gate_up)) return library::swiglu(gate_up);
   const std::int64_t inner = gate_up.size(1) / 2;
   at::Tensor result = at::empty({gate_up.size(0), inner}, gate_up.options());
   const float* const from = floats(gate_up);
@@ -172,6 +252,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
 }
 
 at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out) {
+  if (!ours(gate_up)) return library::swiglu_backward(gate_up, dout_out);
   const std::int64_t inner = gate_up.size(1) / 2;
   at::Tensor result = at::empty_like(gate_up);
   const float* const from = floats(gate_up);
@@ -183,7 +264,8 @@ at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out) {
   return result;
 }
 
-at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids) {
+at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids, at::ScalarType type) {
+  if (!ours(weight) || type != at::kFloat) return library::embed(weight, ids, type);
   const auto rows = static_cast<std::int64_t>(ids.size());
   at::Tensor out = at::empty({rows, weight.size(1)}, weight.options());
   kernels::embed(floats(weight), ids.data(), rows, weight.size(1), floats(out));
@@ -191,10 +273,12 @@ at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids) {
 }
 
 void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, at::Tensor& dweight) {
+  if (!ours(dout)) return library::embed_backward(dout, ids, dweight);
   kernels::embed_backward(floats(dout), ids.data(), dout.size(0), dout.size(1), floats(dweight));
 }
 
 double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient) {
+  if (!ours(logits)) return library::cross_entropy(logits, targets, gradient);
   const std::int64_t rows = logits.size(0);
   const std::int64_t vocab = logits.size(1);
   float* const from = floats(logits);

@@ -1,5 +1,5 @@
-// The kernels on tensors, with threads. This is the one place that knows which device a tensor is on: another device is
-// another branch here.
+// The kernels on tensors, with threads. This is the one place that knows which device a tensor is on: fp32 on a CPU runs
+// our own kernels (kernels.h), anything else LibTorch's (library_ops.h).
 //
 // Work is cut into pieces whose size does not depend on the number of threads, and partial sums are added in the order of
 // the pieces: one thread or eight give the same bits.
@@ -15,6 +15,19 @@
 #include "trainer/worker/model_config.h"
 
 namespace starling::trainer::ops {
+
+// ---- matrix products. Weights [n, k], rows x [m, k], gradients of their product dy [m, n].
+//
+// The weights may be bf16 while the rows are fp32: a CPU that multiplies bf16 faster. Operands are then rounded to bf16 on
+// their way in, sums and results are fp32.
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight);                                // x w^T
+at::Tensor sum_and_product(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight);   // y + x w^T
+void product_into(at::Tensor& out, const at::Tensor& x, const at::Tensor& weight);
+at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight);                        // dy w
+void input_gradient_into(at::Tensor& out, const at::Tensor& dy, const at::Tensor& weight);
+// dweight [n, k], fp32, grows by factor dy^T x, where x and dy have the type that `weight` is multiplied in.
+void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, at::ScalarType type,
+                     double factor = 1.0);
 
 struct Normed {
   at::Tensor y;     // [rows, D]
@@ -38,6 +51,7 @@ void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable&
 struct Attended {
   at::Tensor out;      // [rows, H d]
   at::Tensor log_sum;  // [sequences, H, T]
+  at::Tensor seed, offset;  // of flash attention: its backward pass asks for them
 };
 // Causal attention within each sequence of `shape.tokens` rows.
 Attended attention(const at::Tensor& qkv, const kernels::Attention& shape);
@@ -49,7 +63,8 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 // Returns the gradient of gate_up; dout_out goes in as the gradient of the output and comes out as the output.
 at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out);
 
-at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids);
+// weight [V, D] is fp32; the rows have type `type`.
+at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids, at::ScalarType type);
 void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, at::Tensor& dweight);
 
 enum class Gradient { none, in_place };

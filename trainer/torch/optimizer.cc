@@ -8,17 +8,16 @@
 
 namespace starling::trainer {
 
-AdamW adamw(double learning_rate, double beta1, double beta2, double eps, double weight_decay, std::int64_t steps,
-            double gradient_scale) {
-  const double bias1 = 1.0 - std::pow(beta1, static_cast<double>(steps));
-  const double bias2 = 1.0 - std::pow(beta2, static_cast<double>(steps));
-  return {.gradient_scale = static_cast<float>(gradient_scale),
-          .keep = static_cast<float>(1.0 - learning_rate * weight_decay),
-          .beta1 = static_cast<float>(beta1),
-          .beta2 = static_cast<float>(beta2),
-          .step_size = static_cast<float>(learning_rate / bias1),
+AdamW adamw(const AdamWStep& step) {
+  const double bias1 = 1.0 - std::pow(step.beta1, static_cast<double>(step.steps));
+  const double bias2 = 1.0 - std::pow(step.beta2, static_cast<double>(step.steps));
+  return {.gradient_scale = static_cast<float>(step.gradient_scale),
+          .keep = static_cast<float>(1.0 - step.learning_rate * step.weight_decay),
+          .beta1 = static_cast<float>(step.beta1),
+          .beta2 = static_cast<float>(step.beta2),
+          .step_size = static_cast<float>(step.learning_rate / bias1),
           .inverse_bias2 = static_cast<float>(1.0 / std::sqrt(bias2)),
-          .eps = static_cast<float>(eps)};
+          .eps = static_cast<float>(step.eps)};
 }
 
 STARLING_CLONES void adamw_step(const AdamW& settings, std::span<const float> theta, std::span<float> gradient,

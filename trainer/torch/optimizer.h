@@ -13,9 +13,20 @@
 
 namespace starling::trainer {
 
+// One step of weights that are treated alike.
+struct AdamWStep {
+  double learning_rate = 0.0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1.0e-8;
+  double weight_decay = 0.0;
+  std::int64_t steps = 1;       // counts this one: 1 for the first
+  double gradient_scale = 1.0;  // one over the tokens, times the clipping
+};
+
 // What all values of a piece have in common.
 struct AdamW {
-  float gradient_scale = 1.0F;  // one over the tokens, times the clipping
+  float gradient_scale = 1.0F;
   float keep = 1.0F;            // 1 - lr * weight decay
   float beta1 = 0.9F;
   float beta2 = 0.95F;
@@ -23,9 +34,7 @@ struct AdamW {
   float inverse_bias2 = 1.0F;  // 1 / sqrt(1 - beta2^t)
   float eps = 1.0e-8F;
 };
-// `steps` counts this one: 1 for the first.
-AdamW adamw(double learning_rate, double beta1, double beta2, double eps, double weight_decay, std::int64_t steps,
-            double gradient_scale);
+AdamW adamw(const AdamWStep& step);
 
 // REQUIRES: spans of one length; `next` is none of the others.
 void adamw_step(const AdamW& settings, std::span<const float> theta, std::span<float> gradient, std::span<float> m,

@@ -9,34 +9,41 @@
 namespace starling::trainer {
 namespace {
 
-// Takes tensors from the front of a flat array, in the order in which they lie there.
+// Takes tensors from the front of flat arrays, in the order in which they lie there.
 class Cursor {
  public:
-  explicit Cursor(const at::Tensor& flat) : flat_(flat) {}
-  at::Tensor vector(std::int64_t size) { return next(size); }
-  at::Tensor matrix(std::int64_t rows, std::int64_t columns) { return next(rows * columns).view({rows, columns}); }
+  Cursor(const at::Tensor& flat, const at::Tensor& matrices) : flat_(flat), matrices_(matrices) {}
+  at::Tensor vector(std::int64_t size) { return next(flat_, size); }
+  at::Tensor matrix(std::int64_t rows, std::int64_t columns) {
+    return next(matrices_, rows * columns).view({rows, columns});
+  }
   bool at_end() const { return taken_ == flat_.numel(); }
 
  private:
-  at::Tensor next(std::int64_t count) {
-    STARLING_CHECK(taken_ + count <= flat_.numel(), "a flat array that is too short for its stage");
-    at::Tensor out = flat_.narrow(0, taken_, count);
+  at::Tensor next(const at::Tensor& from, std::int64_t count) {
+    STARLING_CHECK(taken_ + count <= from.numel(), "a flat array that is too short for its stage");
+    at::Tensor out = from.narrow(0, taken_, count);
     taken_ += count;
     return out;
   }
   const at::Tensor& flat_;
+  const at::Tensor& matrices_;
   std::int64_t taken_ = 0;
 };
 
 }  // namespace
 
-StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat) {
+StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat,
+                                const at::Tensor& matrices) {
   const std::int64_t hidden = model.hidden_size;
   const std::int64_t queries = model.num_attention_heads * model.head_dim();
   const std::int64_t keys = model.num_key_value_heads * model.head_dim();
   StageParameters out;
-  Cursor cursor(flat);
-  if (stage == 0) out.embedding = cursor.matrix(model.vocab_size, hidden);
+  Cursor cursor(flat, matrices);
+  if (stage == 0) {
+    out.head = cursor.matrix(model.vocab_size, hidden);
+    out.embedding = flat.narrow(0, 0, out.head.numel()).view_as(out.head);
+  }
   for (std::int64_t layer = layers.first; layer < layers.last; ++layer) {
     BlockParameters block;
     block.input_norm = cursor.vector(hidden);
@@ -49,7 +56,7 @@ StageParameters view_parameters(const ModelConfig& model, const StageLayers& lay
   }
   if (stage == 0) {
     out.final_norm = cursor.vector(hidden);
-    out.head = model.tie_word_embeddings ? out.embedding : cursor.matrix(model.vocab_size, hidden);
+    if (!model.tie_word_embeddings) out.head = cursor.matrix(model.vocab_size, hidden);
   }
   STARLING_CHECK(cursor.at_end(), "a flat array that is too long for its stage");
   out.flat = std::move(flat);

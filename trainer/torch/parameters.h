@@ -25,17 +25,24 @@ struct BlockParameters {
 };
 
 struct StageParameters {
-  at::Tensor flat;  // [N]
+  at::Tensor flat;  // [N], fp32
   std::vector<BlockParameters> blocks;
   // Stage 0 only.
-  at::Tensor embedding;   // [V, D]
+  at::Tensor embedding;   // [V, D], fp32
   at::Tensor final_norm;  // [D]
-  at::Tensor head;        // [V, D]; the embedding itself when tied
+  at::Tensor head;        // [V, D]; the same values as the embedding when tied
 };
 
 using Version = std::shared_ptr<const StageParameters>;
 
-// REQUIRES: `flat` is contiguous and has parameter_count() values.
-StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat);
+// Views of `flat`, but the matrices that are multiplied with are views of `matrices`: the same values in the type of the
+// products, or `flat` itself.
+// REQUIRES: both are contiguous and have parameter_count() values.
+StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat,
+                                const at::Tensor& matrices);
+inline StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage,
+                                       const at::Tensor& flat) {
+  return view_parameters(model, layers, stage, flat, flat);
+}
 
 }  // namespace starling::trainer

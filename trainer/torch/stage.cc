@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "gossip/base/error.h"
+#include "trainer/torch/library_ops.h"
 #include "trainer/torch/loss.h"
 #include "trainer/torch/ops.h"
-#include "trainer/torch/optimizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -22,15 +22,19 @@ std::span<float> floats(const at::Tensor& flat) {
   return {flat.mutable_data_ptr<float>(), static_cast<std::size_t>(flat.numel())};
 }
 
-at::Tensor copy_of(std::span<const float> values) {
-  at::Tensor out = at::empty({static_cast<std::int64_t>(values.size())}, at::kFloat);
+at::Tensor copy_of(std::span<const float> values, at::Device device) {
+  const at::Tensor out = at::empty({static_cast<std::int64_t>(values.size())}, at::kFloat);
   std::copy(values.begin(), values.end(), floats(out).begin());
-  return out;
+  return out.to(device);
 }
 
-at::Tensor copy_or_zero(const std::vector<float>& values, std::size_t count) {
+at::Tensor zeros(std::size_t count, at::Device device) {
+  return at::zeros({static_cast<std::int64_t>(count)}, at::TensorOptions(at::kFloat).device(device));
+}
+
+at::Tensor copy_or_zero(const std::vector<float>& values, std::size_t count, at::Device device) {
   STARLING_CHECK(values.empty() || values.size() == count, "Adam's state of another stage");
-  return values.empty() ? at::zeros({static_cast<std::int64_t>(count)}, at::kFloat) : copy_of(values);
+  return values.empty() ? zeros(count, device) : copy_of(values, device);
 }
 
 // f(first, count) over [0, total), in parallel.
@@ -53,13 +57,12 @@ std::span<float> part_of(std::span<float> flat, std::int64_t first, std::int64_t
 
 StageModel::StageModel(const StageConfig& config, std::span<const float> weights, const AdamState& adam)
     : config_(config),
-      model_(config.model, config.batch),
+      model_(config.model, config.batch, config.device),
       ranges_(ranges_of(config)),
-      m_(copy_or_zero(adam.m, weights.size())),
-      v_(copy_or_zero(adam.v, weights.size())),
+      m_(copy_or_zero(adam.m, weights.size(), config.device)),
+      v_(copy_or_zero(adam.v, weights.size(), config.device)),
       adam_steps_(adam.steps) {
-  gradients_ = view_parameters(config.model, config.layers, config.stage,
-                               at::zeros({static_cast<std::int64_t>(weights.size())}, at::kFloat));
+  gradients_ = view_parameters(config.model, config.layers, config.stage, zeros(weights.size(), config.device));
   if (config.stage == 0 && config.model.tie_word_embeddings) {
     tied_head_gradient_ = at::zeros_like(gradients_.embedding);
     gradients_.head = tied_head_gradient_;
@@ -87,6 +90,11 @@ std::vector<StageModel::Range> StageModel::ranges_of(const StageConfig& config) 
   return out;
 }
 
+StageParameters StageModel::views_of(at::Tensor flat) const {
+  const at::Tensor matrices = flat.to(config_.products);
+  return view_parameters(config_.model, config_.layers, config_.stage, std::move(flat), matrices);
+}
+
 at::Tensor StageModel::run_blocks(Kept& kept, at::Tensor x) const {
   const std::vector<BlockParameters>& blocks = kept.version->blocks;
   if (kept.pass == Pass::train) kept.blocks.resize(blocks.size());
@@ -106,7 +114,7 @@ at::Tensor StageModel::begin(const MicrobatchId& id, const TokenBatch& tokens, P
     kept.inputs.insert(kept.inputs.end(), rest.begin(), rest.begin() + config_.batch.seq_len);
     kept.targets.insert(kept.targets.end(), rest.begin() + 1, rest.begin() + config_.batch.seq_len + 1);
   }
-  kept.home = run_blocks(kept, ops::embed(kept.version->embedding, kept.inputs));
+  kept.home = run_blocks(kept, ops::embed(kept.version->embedding, kept.inputs, activations()));
   at::Tensor out = kept.home;
   kept_.insert_or_assign(id, std::move(kept));
   return out;
@@ -186,6 +194,10 @@ double StageModel::squared_gradient_norm(const OptimizerStep& job) const {
   for (const Range& range : ranges_) {
     const double scale = scale_of(range, job);
     if (scale == 0.0) continue;
+    if (!config_.device.is_cpu()) {
+      total += ops::library::sum_of_squares(gradients_.flat.narrow(0, range.first, range.count)) * scale * scale;
+      continue;
+    }
     std::vector<double> sums(static_cast<std::size_t>(range.count / piece_values + 1));
     for_pieces(range.count, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
       sums[static_cast<std::size_t>(piece)] =
@@ -215,31 +227,38 @@ void StageModel::update(const OptimizerStep& job, double clip) {
   for (const Range& range : ranges_) {
     const double scale = scale_of(range, job);
     if (scale == 0.0) {  // no tokens: these weights stay as they are
-      std::ranges::copy(part_of(floats(version_->flat), range.first, range.count),
-                        part_of(floats(next), range.first, range.count).begin());
-      std::ranges::fill(part_of(floats(gradients_.flat), range.first, range.count), 0.0F);
+      next.narrow(0, range.first, range.count).copy_(version_->flat.narrow(0, range.first, range.count));
+      gradients_.flat.narrow(0, range.first, range.count).zero_();
       continue;
     }
-    const AdamW settings = adamw(job.learning_rate, optimizer.beta1, optimizer.beta2, optimizer.eps,
-                                 range.decay == Decay::yes ? optimizer.weight_decay : 0.0, adam_steps_, clip * scale);
-    for_pieces(range.count, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-      const std::int64_t from = range.first + first;
-      adamw_step(settings, part_of(floats(version_->flat), from, count), part_of(floats(gradients_.flat), from, count),
-                 part_of(floats(m_), from, count), part_of(floats(v_), from, count),
-                 part_of(floats(next), from, count));
-    });
+    update_range({.learning_rate = job.learning_rate,
+                  .beta1 = optimizer.beta1,
+                  .beta2 = optimizer.beta2,
+                  .eps = optimizer.eps,
+                  .weight_decay = range.decay == Decay::yes ? optimizer.weight_decay : 0.0,
+                  .steps = adam_steps_,
+                  .gradient_scale = clip * scale},
+                 range, next);
   }
-  version_ =
-      std::make_shared<const StageParameters>(view_parameters(config_.model, config_.layers, config_.stage, next));
+  version_ = std::make_shared<const StageParameters>(views_of(next));
 }
 
-std::span<const float> StageModel::theta() const { return floats(version_->flat); }
-std::span<const float> StageModel::adam_m() const { return floats(m_); }
-std::span<const float> StageModel::adam_v() const { return floats(v_); }
+void StageModel::update_range(const AdamWStep& step, const Range& range, const at::Tensor& next) {
+  if (!config_.device.is_cpu()) {
+    const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.first, range.count); };
+    return ops::library::adamw_step(step, part(version_->flat), part(gradients_.flat), part(m_), part(v_),
+                                    part(next));
+  }
+  const AdamW settings = adamw(step);
+  for_pieces(range.count, [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    const std::int64_t from = range.first + first;
+    adamw_step(settings, part_of(floats(version_->flat), from, count), part_of(floats(gradients_.flat), from, count),
+               part_of(floats(m_), from, count), part_of(floats(v_), from, count), part_of(floats(next), from, count));
+  });
+}
 
 void StageModel::set_theta(std::span<const float> weights) {
-  version_ = std::make_shared<const StageParameters>(
-      view_parameters(config_.model, config_.layers, config_.stage, copy_of(weights)));
+  version_ = std::make_shared<const StageParameters>(views_of(copy_of(weights, config_.device)));
 }
 
 }  // namespace starling::trainer

@@ -15,15 +15,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "gossip/base/ids.h"
 #include "trainer/data/source.h"
 #include "trainer/torch/model.h"
+#include "trainer/torch/optimizer.h"
 #include "trainer/torch/parameters.h"
 #include "trainer/worker/compute.h"
 #include "trainer/worker/training_config.h"
@@ -38,6 +41,21 @@ struct StageConfig {
   OptimizerConfig optimizer;
   double max_grad_norm = 1.0;
   bool activation_checkpointing = false;
+  at::Device device = at::kCPU;
+  // Of the matrix products. Weights, gradients and Adam's state are fp32; so are activations on a CPU.
+  at::ScalarType products = at::kFloat;
+};
+
+// fp32 values in main memory: those of a tensor that lies there, or a copy of an accelerator's.
+class HostValues : public std::span<const float> {
+ public:
+  explicit HostValues(const at::Tensor& values) : HostValues(values.cpu(), 0) {}
+
+ private:
+  HostValues(at::Tensor host, int)
+      : std::span<const float>(host.const_data_ptr<float>(), static_cast<std::size_t>(host.numel())),
+        owner_(std::move(host)) {}
+  at::Tensor owner_;
 };
 
 // Adam's state: as it was, or zero.
@@ -74,11 +92,14 @@ class StageModel {
 
   Stepped step(const OptimizerStep& job);
 
-  std::span<const float> theta() const;
-  std::span<const float> adam_m() const;
-  std::span<const float> adam_v() const;
+  HostValues theta() const { return HostValues(version_->flat); }
+  HostValues adam_m() const { return HostValues(m_); }
+  HostValues adam_v() const { return HostValues(v_); }
   void set_theta(std::span<const float> weights);
 
+  // Where and in what type activations lie.
+  at::Device device() const { return config_.device; }
+  at::ScalarType activations() const { return config_.device.is_cpu() ? at::kFloat : config_.products; }
   std::int64_t rows() const { return model_.rows(); }
   std::int64_t hidden() const { return config_.model.hidden_size; }
   std::size_t kept() const { return kept_.size(); }
@@ -103,12 +124,14 @@ class StageModel {
     Decay decay = Decay::no;
   };
 
+  StageParameters views_of(at::Tensor flat) const;
   at::Tensor run_blocks(Kept& kept, at::Tensor x) const;
   static std::vector<Range> ranges_of(const StageConfig& config);
   double scale_of(const Range& range, const OptimizerStep& job) const;
   double squared_gradient_norm(const OptimizerStep& job) const;
   void join_tied_head(const OptimizerStep& job);
   void update(const OptimizerStep& job, double clip);
+  void update_range(const AdamWStep& step, const Range& range, const at::Tensor& next);
 
   StageConfig config_;
   Model model_;

@@ -28,6 +28,9 @@ namespace starling::trainer {
 
 using JobId = std::uint64_t;
 
+enum class DeviceType { cpu, cuda };
+enum class DeviceWish { automatic, cpu, cuda };  // automatic: CUDA where there is any
+
 enum class Pass { train, eval };  // eval: no graph is kept and nothing is accumulated
 enum class Encoding { fp32, bf16 };
 

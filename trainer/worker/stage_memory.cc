@@ -68,9 +68,13 @@ StageMemory stage_memory(const ModelConfig& model, const TrainingConfig& trainin
     if (model.tie_word_embeddings) out.gradients += model.vocab_size * model.hidden_size * word;
     out.logits = logits_rows(rows, model.vocab_size) * model.vocab_size * word;
   }
+  if (training.dtype == "bfloat16") {  // what the products read, beside the fp32 weights
+    out.weights += array / 2;
+    out.versions += array / 2;
+  }
   if (layers.last - layers.first == model.num_hidden_layers) {
     // One stage for all blocks: nothing is open when the optimizer steps, so the new set lies where that was.
-    out.versions = std::max<std::int64_t>(0, array - out.kept - out.logits - out.scratch);
+    out.versions = std::max<std::int64_t>(0, out.versions - out.kept - out.logits - out.scratch);
   }
   return out;
 }

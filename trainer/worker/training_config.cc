@@ -52,10 +52,8 @@ std::vector<std::string> TrainingConfig::validate() const {
     problems.push_back("max_steps: expected a number of steps, got nothing; set max_steps or max_tokens");
   }
   positive(problems, "max_grad_norm", max_grad_norm);
-  if (dtype == "bfloat16") {
-    problems.push_back("dtype: bfloat16 is for CUDA devices only; set auto or float32");
-  } else if (dtype != "auto" && dtype != "float32") {
-    problems.push_back(fmt::format("dtype: expected auto or float32, got '{}'", dtype));
+  if (dtype != "auto" && dtype != "float32" && dtype != "bfloat16") {
+    problems.push_back(fmt::format("dtype: expected auto, float32 or bfloat16, got '{}'", dtype));
   }
   return problems;
 }

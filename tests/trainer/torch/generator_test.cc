@@ -62,7 +62,7 @@ std::vector<float> full_forward(const ModelConfig& model, std::vector<float>& we
       view_parameters(model, {0, model.num_hidden_layers}, 0,
                       at::from_blob(weights.data(), {static_cast<std::int64_t>(weights.size())}, at::kFloat));
   const Model blocks(model, {.sequences = 1, .seq_len = count});
-  at::Tensor x = ops::embed(views.embedding, ids);
+  at::Tensor x = ops::embed(views.embedding, ids, at::kFloat);
   for (const BlockParameters& block : views.blocks) x = blocks.block(block, x, nullptr);
   const at::Tensor last = logits(views, x.narrow(0, count - 1, 1).contiguous(), model.rms_norm_eps);
   return copy_of({last.const_data_ptr<float>(), static_cast<std::size_t>(model.vocab_size)});

@@ -38,7 +38,7 @@ TEST(AdamW, FastAndReferenceAgreeAtEveryLength) {
   for (const std::size_t count : {0u, 1u, 7u, 16u, 31u, 1000u}) {
     Arrays fast = random_arrays(count, 5);
     Arrays slow = fast;
-    const AdamW settings = adamw(1e-3, 0.9, 0.95, 1e-8, 0.1, 3, 0.01);
+    const AdamW settings = adamw({.learning_rate = 1e-3, .weight_decay = 0.1, .steps = 3, .gradient_scale = 0.01});
     adamw_step(settings, fast.theta, fast.gradient, fast.m, fast.v, fast.next);
     adamw_step_reference(settings, slow.theta, slow.gradient, slow.m, slow.v, slow.next);
     expect_close(fast.next, slow.next, 1.0F);
@@ -52,7 +52,7 @@ TEST(AdamW, FastAndReferenceAgreeAtEveryLength) {
 TEST(AdamW, TheFirstStepIsTheSignOfTheGradient) {
   // m / bias1 = g and sqrt(v / bias2) = |g| after one step from zero.
   Arrays a{.theta = {1.0F, 1.0F}, .gradient = {4.0F, -0.5F}, .m = {0, 0}, .v = {0, 0}, .next = {0, 0}};
-  adamw_step(adamw(0.01, 0.9, 0.95, 1e-12, 0.0, 1, 1.0), a.theta, a.gradient, a.m, a.v, a.next);
+  adamw_step(adamw({.learning_rate = 0.01, .eps = 1e-12}), a.theta, a.gradient, a.m, a.v, a.next);
   EXPECT_NEAR(a.next[0], 0.99F, 1e-6);
   EXPECT_NEAR(a.next[1], 1.01F, 1e-6);
 }
@@ -68,7 +68,7 @@ TEST(AdamW, ThreeStepsByHand) {
   const float expected[] = {0.85F, 0.7111125F, 0.6335476F};
   for (int t = 0; t < 3; ++t) {
     std::vector<float> gradient{gradients[t]};
-    adamw_step(adamw(0.1, 0.9, 0.99, 0.0, 0.5, t + 1, 1.0), theta, gradient, m, v, next);
+    adamw_step(adamw({.learning_rate = 0.1, .beta2 = 0.99, .eps = 0.0, .weight_decay = 0.5, .steps = t + 1}), theta, gradient, m, v, next);
     EXPECT_NEAR(next[0], expected[t], 2e-6) << t;
     theta = next;
   }

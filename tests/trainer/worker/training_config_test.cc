@@ -54,11 +54,6 @@ TEST(TrainingConfig, EveryProblemIsNamed) {
                           HasSubstr("max_steps"), HasSubstr("max_grad_norm"), HasSubstr("got 'float16'")));
 }
 
-TEST(TrainingConfig, BfloatOnACpuSaysWhatToSet) {
-  EXPECT_THAT((TrainingConfig{.max_steps = 1, .max_tokens = {}, .dtype = "bfloat16"}.validate()),
-              ElementsAre(HasSubstr("set auto or float32")));
-}
-
 TEST(OptimizerConfig, EveryProblemIsNamed) {
   EXPECT_THAT(OptimizerConfig{}.validate(), IsEmpty());
   const OptimizerConfig config{.name = "sgd",

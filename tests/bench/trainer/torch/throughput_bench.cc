@@ -25,6 +25,7 @@
 
 #include "gossip/base/error.h"
 #include "trainer/data/source.h"
+#include "trainer/torch/accelerator.h"
 #include "trainer/torch/job_runner.h"
 
 namespace starling::trainer {
@@ -38,8 +39,12 @@ struct Shape {
 // The same table stands in eager.py. 1M: configs/quickstart.yaml; 150M: configs/llama-125m.yaml.
 constexpr std::array shapes{Shape{"1M", 128, 256, 8, 4, 2, 256, 128, 4, 4},
                             Shape{"32M", 512, 1536, 8, 8, 4, 8192, 256, 4, 1},
-                            Shape{"150M", 768, 3072, 12, 12, 4, 32000, 512, 2, 1}};
+                            Shape{"150M", 768, 3072, 12, 12, 4, 32000, 512, 2, 1},
+                            Shape{"125M", 768, 2048, 12, 12, 12, 32000, 1024, 16, 1},
+                            Shape{"1B", 2048, 5632, 22, 32, 4, 32000, 2048, 4, 1}};
 int threads = 1;
+DeviceType device = DeviceType::cpu;
+std::string dtype = "float32";
 
 LearnerConfig config_of(const Shape& shape) {
   LearnerConfig config;
@@ -53,9 +58,11 @@ LearnerConfig config_of(const Shape& shape) {
   config.cut = *cut_into_stages(config.model, 1, {});
   config.training.seq_len = shape.seq_len;
   config.training.micro_batch_size = shape.sequences;
-  config.training.dtype = "float32";
+  config.training.dtype = dtype;
   config.seed = 1;
   config.threads = threads;
+  config.device = device;
+  config.precision = precision_of(dtype, device);
   return config;
 }
 
@@ -96,12 +103,20 @@ void train(benchmark::State& state, const Shape& shape) {
 void gemm(benchmark::State& state) {
   const c10::InferenceMode no_autograd;
   at::set_num_threads(threads);
-  const at::Tensor a = at::ones({1024, 1024}, at::kFloat);
-  const at::Tensor b = at::ones({4096, 1024}, at::kFloat);
+  const bool bf16 = precision_of(dtype, device) == Precision::bfloat16;
+  const std::int64_t size = device == DeviceType::cuda ? 8192 : 1024;
+  const auto options = at::TensorOptions(bf16 ? at::kBFloat16 : at::kFloat)
+                           .device(device == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
+  const at::Tensor a = at::ones({size, size}, options);
+  const at::Tensor b = at::ones({4 * size, size}, options);
   at::Tensor c = at::mm(a, b.t());
-  for (auto _ : state) at::mm_out(c, a, b.t());
+  for (auto _ : state) {
+    at::mm_out(c, a, b.t());
+    if (!a.is_cpu()) benchmark::DoNotOptimize(c.narrow(0, 0, 1).sum().item<float>());  // waits for the device
+  }
+  const auto length = static_cast<double>(size);
   state.counters["gflops"] =
-      benchmark::Counter(2.0e-9 * 1024 * 1024 * 4096, benchmark::Counter::kIsIterationInvariantRate);
+      benchmark::Counter(8.0e-9 * length * length * length, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 }  // namespace
@@ -113,6 +128,12 @@ int main_of(int argc, char** argv) {
     const std::string_view argument = argv[i];
     if (argument.starts_with("--size=")) size = argument.substr(7);
     if (argument.starts_with("--threads=")) threads = std::atoi(argv[i] + 10);
+    if (argument.starts_with("--dtype=")) dtype = argument.substr(8);
+    if (argument == "--device=cuda") {
+      const auto opened = open_accelerator(DeviceWish::cuda);
+      STARLING_CHECK(opened.has_value(), "a GPU, as --device=cuda says");
+      device = opened->type;
+    }
   }
   benchmark::RegisterBenchmark("gemm", gemm)->UseRealTime();
   for (const Shape& shape : shapes) {
