@@ -68,9 +68,9 @@ auto fields_of(const metrics::HttpConfig& s) {
 }
 auto sections_of(const RunConfig& s) {
   const auto& [version, run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership,
-               network, eval, logging, http] = s;
+               network, eval, checkpoint, logging, http] = s;
   return std::tie(run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership, network,
-                  eval, logging, http);
+                  eval, checkpoint, logging, http);
 }
 
 template <std::size_t Field = 0, typename Tuple>
@@ -172,6 +172,8 @@ void draw_training(Draw& draw, RunConfig& config) {
   config.lr_scheduler.warmup_steps = draw.from(0, steps - 1);
   config.lr_scheduler.min_lr = config.optimizer.lr * draw.number(0.0, 1.0);
   config.eval = {draw.from(0, 10'000), draw.from(1, 100)};
+  config.checkpoint = {draw.one_of<std::string>({"checkpoints", "/mnt/disk 2"}), draw.from(0, 10'000), draw.from(1, 100),
+                       draw.one_of<std::string>({"auto", "never"}), draw.one_of({true, false})};
 }
 
 void draw_swarm(Draw& draw, RunConfig& config) {
