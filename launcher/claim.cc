@@ -7,10 +7,13 @@
 
 #include "launcher/config_yaml.h"
 #include "launcher/supervisor.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 
 namespace starling::launcher {
 
 namespace {
+
+constexpr std::string_view fix = "give --fresh to move it aside and start a new one, or set run.name to another name";
 
 // Nothing there yet, or what a launch left that failed before its run began, such as one whose port was taken.
 bool holds_no_run(const RunDirectory& directory) {
@@ -22,23 +25,56 @@ bool holds_no_run(const RunDirectory& directory) {
   });
 }
 
+bool resumable(const RunDirectory& directory, const RunConfig& config) {
+  std::error_code failure;
+  const std::filesystem::directory_iterator entries(directory.checkpoints(config.checkpoint.dir), failure);
+  return !failure && config.checkpoint.resume == "auto" && std::any_of(begin(entries), end(entries), [](const auto& entry) {
+    return entry.path().filename().string().starts_with("step-");
+  });
+}
+
 }  // namespace
+
+Result<std::optional<ResumePoint>> resume_point(const RunDirectory& directory, const RunConfig& config, std::ostream& err) {
+  if (!resumable(directory, config)) return std::optional<ResumePoint>();
+  const auto newest = trainer::newest_good(directory.checkpoints(config.checkpoint.dir), &config.model);
+  if (!newest) return fail(newest.error().code, newest.error().message + "; " + std::string(fix));
+  const trainer::Checkpoint& checkpoint = newest->checkpoint;
+  ResumePoint out{checkpoint.path(), checkpoint.manifest().step, newest->passed_over};
+  for (const std::string& why : out.passed_over) err << "passed over a damaged checkpoint: " << why << "\n";
+  const std::string place = "'" + out.path.string() + "'";
+  const auto cut = config.stage_layers();
+  const auto same = [](const trainer::StageLayers& a, const trainer::StageLayers& b) {
+    return a.first == b.first && a.last == b.last;
+  };
+  if (!std::equal(cut.begin(), cut.end(), checkpoint.manifest().cut.begin(), checkpoint.manifest().cut.end(), same)) {
+    return fail(ErrorCode::bad_input, fmt::format("{} is cut into other stages than the run; {}", place, fix));
+  }
+  if (out.step >= config.planned_steps()) {
+    return fail(ErrorCode::failed, fmt::format("the run in '{}' has reached its last step; its model is in {}; {}",
+                                               directory.path.string(), place, fix));
+  }
+  return out;
+}
 
 Result<Claim> claim_directory(const RunDirectory& directory, OldRun old_run, std::ostream& err) {
   std::error_code failure;
   const std::string quoted = "'" + directory.path.string() + "'";
-  static constexpr std::string_view fix =
-      "give --fresh to move it aside and start a new one, or set run.name to another name";
   if (std::filesystem::exists(directory.path, failure)) {
     auto lock = RunLock::take(directory);
     if (!lock) return tl::unexpected(lock.error());
     if (holds_no_run(directory)) return Claim{std::move(*lock), std::nullopt};
     const auto workers = living_workers(directory.path);
     if (old_run == OldRun::take_up) {
-      if (workers.empty() && read_members(directory).empty()) {
-        return fail(ErrorCode::failed, fmt::format("{} holds a run already, of which nobody is left; {}", quoted, fix));
-      }
       auto kept = read_run(directory);
+      const bool nobody = workers.empty() && read_members(directory).empty();
+      if (nobody && !(kept && resumable(directory, kept->config))) {
+        return fail(ErrorCode::failed,
+                    fmt::format("{} holds a run already, of which nobody is left, and {}; {}", quoted,
+                                kept && kept->config.checkpoint.resume != "auto" ? "checkpoint.resume is never"
+                                                                                 : "no checkpoint is there to go on from",
+                                fix));
+      }
       if (!kept) {
         return fail(ErrorCode::failed,
                     fmt::format("{} holds a run whose place cannot be taken: {}; put that right, or {}", quoted,

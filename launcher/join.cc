@@ -1,6 +1,7 @@
 #include "launcher/join.h"
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,7 +12,9 @@
 #include "launcher/node.h"
 #include "launcher/run_directory.h"
 #include "metrics/process.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/worker/joiner.h"
+#include "trainer/worker/slow_weights.h"
 
 namespace starling::launcher {
 namespace {
@@ -72,7 +75,37 @@ struct Place {
   std::int64_t local_workers = 1;
   Duration wait{};
   trainer::DeviceWish device = trainer::DeviceWish::automatic;
+  std::filesystem::path resume;         // a checkpoint to go on from; empty: none
 };
+
+trainer::EncodedPart encoded(const std::vector<float>& values) {
+  return {trainer::encode_values(values, trainer::Encoding::fp32), trainer::Encoding::fp32};
+}
+
+// The state of `stage` in the checkpoint that `--resume` names; what the checkpoint missed begins at zero.
+// Errors: those of Checkpoint::open and of its readers.
+Result<trainer::Worker::Self::Resume> resume_from(const std::filesystem::path& path, const RunConfig& config, Stage stage) {
+  const auto checkpoint = trainer::Checkpoint::open(path, &config.model);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
+  trainer::Worker::Self::Resume out{.step = checkpoint->manifest().step, .tokens = checkpoint->manifest().tokens, .load = {}};
+  out.load.stage = stage;
+  const auto phi = checkpoint->weights().stage(config.stage_layers()[static_cast<std::size_t>(stage)], stage);
+  if (!phi) return tl::unexpected(phi.error());
+  out.load.phi = encoded(*phi);
+  const std::pair<const char*, std::optional<trainer::EncodedPart>*> arrays[] = {
+      {"momentum", &out.load.momentum}, {"adam_m", &out.load.adam_m}, {"adam_v", &out.load.adam_v}};
+  for (const auto& [name, part] : arrays) {
+    const auto values = checkpoint->array(stage, name);
+    if (!values && values.error().code == ErrorCode::not_found) continue;
+    if (!values) return tl::unexpected(values.error());
+    *part = encoded(*values);
+  }
+  const auto scalars = nlohmann::json::parse(checkpoint->scalars(stage), nullptr, false);
+  const auto steps = scalars.is_object() ? scalars.find("adam_steps") : scalars.end();
+  const bool known = scalars.is_object() && steps != scalars.end() && steps->is_number_integer();
+  if (out.load.adam_m && out.load.adam_v && known) out.load.adam_steps = std::max<std::int64_t>(0, steps->get<std::int64_t>());
+  return out;
+}
 
 Result<trainer::DeviceWish> device_wish(const std::string& text) {
   if (text == "auto") return trainer::DeviceWish::automatic;
@@ -94,6 +127,7 @@ Result<Place> place_of(const Options& options, const net::JoinToken& token) {
   auto device = device_wish(options.text("device").value_or("auto"));
   if (!device) return tl::unexpected(device.error());
   out.device = *device;
+  out.resume = options.text("resume").value_or("");
   return out;
 }
 
@@ -188,7 +222,14 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
   auto report = open_report(report_config(*config, token.grant.run, welcome->name), files, clock);
   if (!report) return tl::unexpected(report.error());
+  if (!place.resume.empty()) {
+    auto resume = resume_from(place.resume, *config, welcome->stage);
+    if (!resume) return tl::unexpected(resume.error());
+    self.resume = std::move(*resume);
+  }
   self.admission = std::move(*welcome);
+  // Where it is elected for want of an observer.
+  (*report)->collect(collector_config(*config, token.grant.run, files));
   Node node({*config, clock, **transport, credentials, **report, http->get(), device->compute.get(), device->take_completions},
             std::move(self), worker_config(*config, place.local_workers));
   worker = &node.worker();
@@ -200,6 +241,7 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
       node.tell(trainer::Worker::LeaveWished{});
     }
   }
+  (*report)->finish_checkpoints();
   tell_totals(node.worker().counters(), **report);
   node.flush();
   file.exit_code = static_cast<int>(exit_code_for(node.worker().exit()->exit));
@@ -257,6 +299,7 @@ Command join_command() {
            {"wait", Kind::integer, "SECONDS", "how long to knock when nobody opens (default: 300)"},
            {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
            {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},
+           {"resume", Kind::text, "CKPT", "the checkpoint that a run of which nobody was left goes on from"},
            {"log-file", Kind::toggle, "", "log to DIR/log.txt instead of stderr"}},
           run_join};
 }

@@ -20,6 +20,7 @@ namespace {
 constexpr Duration status_interval = std::chrono::seconds(5);
 constexpr Duration wait_for_workers = std::chrono::seconds(20);
 constexpr Duration wait_for_members = std::chrono::seconds(20);
+constexpr Duration wait_before_resume = std::chrono::seconds(8);  // for somebody who lives, when there is a checkpoint
 constexpr Duration say_waiting_interval = std::chrono::seconds(5);
 constexpr std::size_t most_members_kept = 256;
 
@@ -35,14 +36,15 @@ void make_absolute(std::vector<std::string>& paths) {
 
 class Launch {
  public:
-  // `kept`: the run whose observer's place is taken; none: a new one.
+  // `kept`: the run whose observer's place is taken; none: a new one. `resume`: its newest checkpoint.
   Launch(const Options& options, RunDirectory directory, RunConfig config, RunKeys keys, std::optional<KeptToken> kept,
-         std::vector<Chaos> chaos, std::int64_t workers)
+         std::optional<ResumePoint> resume, std::vector<Chaos> chaos, std::int64_t workers)
       : options_(options),
         directory_(std::move(directory)),
         config_(std::move(config)),
         keys_(std::move(keys)),
         kept_(std::move(kept)),
+        resume_(std::move(resume)),
         chaos_(std::move(chaos), config_.run.seed),
         workers_(workers) {}
 
@@ -52,8 +54,10 @@ class Launch {
   Status open_doors();
   Result<std::string> token();
   Result<std::unique_ptr<NodeReport>> open_report(const std::string& token);
-  Result<ExitCode> watch(Node& node, const NodeReport& report);
+  Result<ExitCode> watch(Node& node, const NodeReport& report, bool heard);
+  bool somebody_answers(Node& node);
   Status start_workers();
+  Status resume();
   void adopt_workers();
   void note_ended();
   void keep_up_files(Node& node, const NodeReport& report);
@@ -65,6 +69,7 @@ class Launch {
   RunConfig config_;
   RunKeys keys_;
   std::optional<KeptToken> kept_;  // of a run whose observer's place we take
+  std::optional<ResumePoint> resume_;  // of that run: where it goes on if nobody is left of it
   ChaosCrew chaos_;
   std::int64_t workers_;
   RealClock clock_;
@@ -84,9 +89,12 @@ class Launch {
 Status Launch::start_workers() {
   for (std::int64_t i = 0; i < workers_; ++i) {
     const std::string name = fmt::format("w{:02}", i);
-    if (auto made = make_worker_identity(directory_, keys_, name, clock_.unix_seconds()); !made) return made;
     const std::filesystem::path folder = directory_.worker(name);
-    const std::vector<std::string> arguments{"join",      directory_.token().string(),
+    // One that was here before goes on under its name.
+    if (!resume_ || !std::filesystem::exists(folder / "identity.key")) {
+      if (auto made = make_worker_identity(directory_, keys_, name, clock_.unix_seconds()); !made) return made;
+    }
+    std::vector<std::string> arguments{"join",      directory_.token().string(),
                                              "--name",    name,
                                              "--dir",     folder.string(),
                                              "--run-dir", directory_.path.string(),
@@ -96,9 +104,19 @@ Status Launch::start_workers() {
                                              "--log-file", "--local-workers",
                                              std::to_string(workers_),
                                              "--device",  options_.text("device").value_or("auto")};
+    if (resume_) arguments.insert(arguments.end(), {"--resume", resume_->path.string()});
     if (auto started = supervisor_.start(name, arguments, folder); !started) return started;
   }
   return {};
+}
+
+// Nobody is left of the run: it goes on from its newest checkpoint.
+Status Launch::resume() {
+  options_.err() << "nobody is left of this run; going on after step " << resume_->step << ", from "
+                 << resume_->path.string() << "\n";
+  for (const std::string& why : resume_->passed_over) events_->write("checkpoint_damaged", {{"why", why}});
+  events_->write("resume", {{"step", static_cast<std::int64_t>(resume_->step)}, {"path", resume_->path.string()}});
+  return start_workers();
 }
 
 // Those that the launcher before us started and that live: not our children, but as much ours as if they were.
@@ -224,31 +242,58 @@ Result<ExitCode> Launch::run() {
                              .http = http_->address(),
                              .admission = certificate};
   if (kept_) self.known = read_members(directory_);
-  Node node({config_, clock_, *transport_, credentials, **report, http_.get(), nullptr, {}}, std::move(self),
-            worker_config(config_, 1));
-  worker_ = &node.worker();
+  (*report)->collect(collector_config(config_, keys_.run, directory_.path));
+  std::optional<Node> node;
+  const auto begin = [&] {
+    const NodeParts parts{config_, clock_, *transport_, credentials, **report, http_.get(), nullptr, {}};
+    worker_ = &node.emplace(parts, self, worker_config(config_, 1)).worker();
+  };
+  begin();
   options_.out() << "run " << config_.run.name << " in " << directory_.path.string() << "\n"
                  << "status " << http_->url() << "\n"
                  << "join with: starling join " << *line << "\n"
                  << "(whoever has this line can join until it expires, 7 days after it was made; it is also in "
                  << directory_.token().string() << ")\n"
                  << std::flush;
-  if (kept_) {
+  bool heard = !kept_;
+  if (resume_) {
+    heard = !self.known.empty() && somebody_answers(*node);
+    if (heard) {
+      adopt_workers();
+    } else {
+      // What was known of the members is about the dead: nobody shall wait for them.
+      worker_ = nullptr;
+      node.reset();
+      self.known.clear();
+      begin();
+      if (auto resumed = resume(); !resumed) return tl::unexpected(resumed.error());
+      heard = true;
+    }
+  } else if (kept_) {
     adopt_workers();
   } else if (auto started = start_workers(); !started) {
     return tl::unexpected(started.error());
   }
-  if (auto ended = watch(node, **report); !ended || *ended != ExitCode::ok) return ended;
+  auto ended = watch(*node, **report, heard);
+  if (!ended || *ended != ExitCode::ok) return ended;
+  (*report)->finish_checkpoints();
   end_workers();
-  options_.err() << node.worker().exit()->why << "\n";
-  return node.worker().exit()->exit == trainer::Worker::Exit::finished ? ExitCode::ok : ExitCode::unreachable;
+  options_.err() << node->worker().exit()->why << "\n";
+  return node->worker().exit()->exit == trainer::Worker::Exit::finished ? ExitCode::ok : ExitCode::unreachable;
+}
+
+// Whether any member that was known is still there; waited for so long only where there is a checkpoint to go on from.
+bool Launch::somebody_answers(Node& node) {
+  const TimePoint until = clock_.now() + wait_before_resume;
+  options_.err() << "asking whether anybody of this run is left\n";
+  while (!node.has_heard() && clock_.now() < until && signals_.interrupts() == 0) node.turn(std::chrono::milliseconds(200));
+  return node.has_heard();
 }
 
 // Until the run ends, or the user goes without waiting for that.
-Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
+Result<ExitCode> Launch::watch(Node& node, const NodeReport& report, bool heard) {
   const TimePoint began = clock_.now();
   int interrupts = 0;
-  bool heard = !kept_;
   while (node.turn(std::chrono::milliseconds(200))) {
     const TimePoint now = clock_.now();
     note_ended();
@@ -332,9 +377,21 @@ ExitCode run_launch(const Options& options) {
     config = config_of(*claim->kept, config, options.err());
     token = std::move(claim->kept->token);
   }
+  std::optional<ResumePoint> resume;
+  if (claim->kept && living_workers(directory.path).empty()) {
+    auto found = resume_point(directory, config, options.err());
+    // Without one the run can still go on where somebody elsewhere answers.
+    if (!found && read_members(directory).empty()) return complain(options, found.error());
+    if (found) {
+      resume = std::move(*found);
+    } else {
+      options.err() << found.error().message << "\n";
+    }
+  }
   auto keys = claim->kept ? Result<RunKeys>(std::move(claim->kept->keys)) : found_run(directory, config);
   if (!keys) return complain(options, keys.error());
-  Launch launch(options, directory, std::move(config), std::move(*keys), std::move(token), std::move(chaos), workers);
+  Launch launch(options, directory, std::move(config), std::move(*keys), std::move(token), std::move(resume), std::move(chaos),
+                workers);
   auto code = launch.run();
   return code ? *code : complain(options, code.error());
 }

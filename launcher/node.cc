@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "gossip/base/log.h"
+#include "launcher/config_yaml.h"
 
 namespace starling::launcher {
 namespace {
@@ -74,6 +75,17 @@ Result<std::unique_ptr<NodeReport>> open_report(NodeReport::Config config, const
   return std::make_unique<NodeReport>(std::move(config), clock, std::move(*metrics_file), std::move(*events_file));
 }
 
+CheckpointCollector::Config collector_config(const RunConfig& config, const RunId& run, const std::filesystem::path& folder) {
+  return {.directory = folder / config.checkpoint.dir,
+          .keep = config.checkpoint.keep,
+          .plan = {.model = config.model,
+                   .cut = config.stage_layers(),
+                   .special = {},
+                   .run_file = resolved_file(config),
+                   .run_id = run.hex(),
+                   .config_hash = to_hex(config_hash(config))}};
+}
+
 trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_workers) {
   trainer::WorkerConfig out;
   out.seed = config.run.seed;
@@ -82,6 +94,7 @@ trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_
   out.scheduler = config.lr_scheduler;
   out.parallelism = config.parallelism;
   out.eval = config.eval;
+  out.checkpoint = config.checkpoint;
   out.outer = config.outer;
   out.pipeline = config.pipeline;
   out.membership = config.membership;
@@ -124,6 +137,7 @@ bool Node::turn(Duration at_most) {
   const TimePoint now = parts_.clock.now();
   worker_->on(trainer::Worker::Tick{}, now);
   for (const net::Report& report : parts_.report.take_reports()) worker_->tell_observers(report);
+  parts_.report.look_at_checkpoints();
   if (now >= publish_at_) publish(now);
   return !worker_->exit();
 }

@@ -84,6 +84,9 @@ NodeReport::Config report_config(const RunConfig& config, const RunId& run, cons
 Result<std::unique_ptr<NodeReport>> open_report(NodeReport::Config config, const std::filesystem::path& folder,
                                                 const Clock& clock);
 
+// Checkpoints of this run, in `folder` unless checkpoint.dir is absolute.
+CheckpointCollector::Config collector_config(const RunConfig& config, const RunId& run, const std::filesystem::path& folder);
+
 trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_workers);
 
 // A number that says on which machine this is: copies of weights avoid sharing one.

@@ -60,6 +60,11 @@ NodeReport::NodeReport(Config config, const Clock& clock, std::optional<metrics:
 
 void NodeReport::set_name(const std::string& name) { config_.name = name; }
 
+void NodeReport::attach(trainer::Worker& worker) {
+  worker_ = &worker;
+  tokens_at_last_line_ = worker.counters().tokens;
+}
+
 // ---------------------------------------------------------------- what the worker says
 
 void NodeReport::step_closed(const trainer::StepReport& report) {
@@ -176,6 +181,42 @@ void NodeReport::job_took(std::string_view phase, double taken) { metrics_.step_
 void NodeReport::round_trip(Duration took) { metrics_.network_round_trip().observe(took); }
 
 // ---------------------------------------------------------------- what other nodes say
+
+// A step that nobody has come near is no step of this run.
+bool NodeReport::wants(const net::CheckpointPart& part, std::uint64_t bytes) {
+  static constexpr Step most_ahead = 1000;  // of what this node has heard
+  return collector_ && part.step <= worker_->swarm().largest_done() + most_ahead && collector_->wants(part, bytes);
+}
+
+void NodeReport::came(const NodeId& from, const net::CheckpointPart& part, const Buffer& values) {
+  if (wants(part, values->size())) collector_->came(from, part, *values, clock_.now());
+}
+
+void NodeReport::look_at_checkpoints() {
+  if (!collector_) return;
+  for (const auto& outcome : collector_->look(worker_->swarm().total_tokens(), clock_.now())) checkpointed(outcome);
+}
+
+void NodeReport::finish_checkpoints() {
+  if (!collector_) return;
+  for (const auto& outcome : collector_->finish(worker_->swarm().total_tokens(), clock_.now())) checkpointed(outcome);
+}
+
+void NodeReport::checkpointed(const CheckpointCollector::Outcome& outcome) {
+  const auto& [step, path, missed] = outcome;
+  metrics_.checkpoints(path ? "written" : "failed").add();
+  if (path) metrics_.checkpoint_last_success().set(clock_.unix_seconds());
+  std::vector<EventField> fields{{"step", static_cast<std::int64_t>(step)}, {"result", path ? std::string("written") : "failed"}};
+  if (path) fields.push_back({"path", path->string()});
+  if (!missed.empty()) fields.push_back({"missed", missed});
+  if (!path) fields.push_back({"why", path.error().message});
+  event("checkpoint", fields);
+  if (config_.voice != Config::Voice::step_lines) return;
+  const std::string text =
+      path ? fmt::format("checkpoint of step {} in {}{}", step, path->string(), missed.empty() ? "" : "; " + missed)
+           : fmt::format("no checkpoint of step {}: {}; training goes on", step, path.error().message);
+  std::fprintf(stderr, "%s\n", text.c_str());
+}
 
 void NodeReport::reported(const NodeId& from, const net::Report& report) {
   if (worker_->record().role != membership::Role::observer) return;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "gossip/base/env.h"
+#include "launcher/checkpoint_collector.h"
 #include "metrics/event_log.h"
 #include "metrics/handles.h"
 #include "metrics/http_server.h"
@@ -46,7 +47,7 @@ class NodeReport final : public trainer::Listener {
              std::optional<metrics::LineFile> events_file);
 
   // The worker is made after its listener.
-  void attach(trainer::Worker& worker) { worker_ = &worker; }
+  void attach(trainer::Worker& worker);
   void set_name(const std::string& name);
 
   void step_closed(const trainer::StepReport& report) override;
@@ -58,6 +59,15 @@ class NodeReport final : public trainer::Listener {
   void reported(const NodeId& from, const net::Report& report) override;
   std::uint64_t rss_bytes() const override { return rss_bytes_; }
   void metrics_came(const NodeId& from, ByteView text) override;
+  bool wants(const net::CheckpointPart& part, std::uint64_t bytes) override;
+  void came(const NodeId& from, const net::CheckpointPart& part, const Buffer& values) override;
+  bool collects() const override { return collector_ && collector_->collects(); }
+  // Parts of checkpoints are wanted from now on.
+  void collect(CheckpointCollector::Config config) { collector_.emplace(std::move(config)); }
+  // With every turn: writes what is complete, tells what was written.
+  void look_at_checkpoints();
+  // At the end: waits until what has come is written.
+  void finish_checkpoints();
 
   // About once a second: everything that HTTP threads may see from now on. Null before a worker is attached.
   std::shared_ptr<const metrics::HttpSnapshot> snapshot(TimePoint now);
@@ -77,6 +87,7 @@ class NodeReport final : public trainer::Listener {
   void say_event(std::string_view name, const std::vector<EventField>& fields) const;
   void say_takeovers();
   void refresh();
+  void checkpointed(const CheckpointCollector::Outcome& outcome);
 
   Config config_;
   const Clock& clock_;
@@ -84,6 +95,7 @@ class NodeReport final : public trainer::Listener {
   std::optional<metrics::LineFile> metrics_file_;
   std::optional<metrics::JsonEventLog> events_;
   trainer::Worker* worker_ = nullptr;
+  std::optional<CheckpointCollector> collector_;
   std::vector<net::Report> reports_;
   std::map<NodeId, Seen> seen_;
   std::map<NodeId, Stage> stages_;           // of workers, as said last

@@ -413,12 +413,30 @@ Result<std::vector<float>> Checkpoint::array(Stage stage, std::string_view name)
   return out;
 }
 
+Status Checkpoint::check_values() const {
+  for (std::size_t i = 0; i < manifest_.cut.size(); ++i) {
+    const auto stage = static_cast<Stage>(i);
+    if (const auto values = weights_.stage(manifest_.cut[i], stage); !values) return tl::unexpected(values.error());
+    const std::int64_t parameters = parameter_count(config_.model, manifest_.cut[i], stage);
+    for (const StateArray& known : arrays(stage)) {
+      if (known.count != parameters) {
+        return fail(ErrorCode::bad_input, fmt::format("{}: array '{}': expected {} values, one a parameter of stage {}, got {}",
+                                                      states_[i].path().string(), shown(std::string_view(known.name)),
+                                                      parameters, stage, known.count));
+      }
+      if (const auto values = array(stage, known.name); !values) return tl::unexpected(values.error());
+    }
+  }
+  return {};
+}
+
 Result<NewestGood> newest_good(const fs::path& checkpoints, const ModelConfig* expected) {
   std::vector<std::string> passed_over;
   for (const Found& found : find_checkpoints(checkpoints)) {
     Result<Checkpoint> checkpoint = Checkpoint::open(found.path, expected);
-    if (checkpoint) return NewestGood{std::move(*checkpoint), std::move(passed_over)};
-    passed_over.push_back(checkpoint_name(found.step) + ": " + checkpoint.error().message);
+    const Status good = checkpoint ? checkpoint->check_values() : tl::unexpected(checkpoint.error());
+    if (good) return NewestGood{std::move(*checkpoint), std::move(passed_over)};
+    passed_over.push_back(checkpoint_name(found.step) + ": " + good.error().message);
   }
   if (passed_over.empty()) return fail(ErrorCode::not_found, checkpoints.string() + ": has no checkpoint");
   return fail(ErrorCode::not_found,

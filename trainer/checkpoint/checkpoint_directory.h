@@ -105,6 +105,9 @@ class Checkpoint {
   std::string scalars(Stage stage) const;  // a JSON object
   // Errors: not_found: this stage has no such array; bad_input: a value that is not finite.
   Result<std::vector<float>> array(Stage stage, std::string_view name) const;
+  // That every weight and every value of every array is finite, and that each array has a value per parameter of its stage.
+  // Errors: bad_input.
+  Status check_values() const;
 
  private:
   Checkpoint(std::filesystem::path path, Manifest manifest, HfConfig config, ModelReader weights,
@@ -121,7 +124,7 @@ struct NewestGood {
   Checkpoint checkpoint;
   std::vector<std::string> passed_over;  // newer ones: "step-000500: why"
 };
-// The newest checkpoint that holds. Errors: not_found: there is none, naming what is wrong with each that is there.
+// The newest checkpoint that holds, its values too. Errors: not_found: there is none, naming what is wrong with each that is there.
 Result<NewestGood> newest_good(const std::filesystem::path& checkpoints, const ModelConfig* expected = nullptr);
 
 // Removes all but the newest `keep` (>= 1) that look whole, but nothing before one that was verified stands among those that

@@ -109,6 +109,7 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
                         .memory_bytes = config_.memory_bytes},
       now);
   report_at_ = now + report_interval;
+  if (self_.resume) counters_.tokens = resumed_tokens();
   if (made) made(*this);
   if (const auto* welcome = std::get_if<Credentials::Welcome>(&self_.admission)) {
     welcomed(*welcome);
@@ -124,6 +125,15 @@ Worker::Worker(WorkerConfig config, Self self, Environment environment, TimePoin
 }
 
 Worker::~Worker() = default;
+
+// Each target replica counts its share of what was trained before.
+std::int64_t Worker::resumed_tokens() const {
+  const auto* welcome = std::get_if<Credentials::Welcome>(&self_.admission);
+  const std::int64_t replicas = std::max<std::int64_t>(1, config_.parallelism.replicas);
+  if (welcome == nullptr || welcome->stage != 0 || welcome->slot < 0 || welcome->slot >= replicas) return 0;
+  const std::int64_t rest = welcome->slot == 0 ? self_.resume->tokens % replicas : 0;
+  return self_.resume->tokens / replicas + rest;
+}
 
 // ---------------------------------------------------------------- events in
 
@@ -165,6 +175,8 @@ void Worker::tick() {
   feed(CatchUp::Tick{});
   feed(RunEnd::Look{});
   if (eval_ && now_ >= eval_->until) end_eval();
+  leave_when_delivered();
+  if (exit_) return;
   if (now_ >= report_at_) {
     report_at_ = now_ + report_interval;
     refresh_record();
@@ -183,7 +195,7 @@ TimePoint Worker::next_deadline() const {
     if (is_originator()) at = earliest(at, training_started_ ? originator_.next_deadline() : start_at_);
   }
   if (eval_) at = earliest(at, eval_->until);
-  return at;
+  return earliest(at, leave_at_);
 }
 
 void Worker::handle(const net::Received& event) {
@@ -259,7 +271,10 @@ void Worker::message(const NodeId& from, net::Message message) {
           [&](const net::StateInfo& m) { feed(CatchUp::InfoCame{from, m}); },
           [&](const net::Offer& m) { feed(Bulk::OfferCame{from, m}); },
           [&](const net::Pull& m) { feed(Bulk::PullCame{from, m}); },
-          [&](const net::Release& m) { feed(Bulk::ReleaseCame{from, m.transfer}); },
+          [&](const net::Release& m) {
+            checkpoint_out_.erase(m.transfer);
+            feed(Bulk::ReleaseCame{from, m.transfer});
+          },
           [&](const net::Refuse& m) { feed(Bulk::RefuseCame{from, m}); },
           [&](const net::Credit& m) { feed(Bulk::CreditCame{from, m}); },
       },
@@ -296,6 +311,10 @@ void Worker::carry_out(const Bulk::OfferAnnounced& action) {
               ++counters_.rejected_malformed;
               return refuse(from, offer.transfer, net::RefuseCode::malformed);
             }
+            feed(Bulk::OfferTaken{from, offer});
+          },
+          [&](const net::CheckpointPart& part) {
+            if (!env_.listener.wants(part, offer.bytes)) return refuse(from, offer.transfer, net::RefuseCode::malformed);
             feed(Bulk::OfferTaken{from, offer});
           },
           [&](const net::MetricsText&) {
@@ -338,7 +357,8 @@ void Worker::feed(Originator::Event event) { enqueue(originator_.on(event, swarm
 void Worker::feed(RunEnd::Event event) { enqueue(run_end_.on(event, swarm(), stage_step_->step(), now_)); }
 void Worker::feed_placement(Placement::Event event) {
   if (config_.pipeline.takeover == pipeline::Takeover::never) return;
-  const bool free = life_ == Life::active && !copying_stage_ && !stage_step_->ended() && swarm().largest_done() > 0;
+  const bool free = life_ == Life::active && !copying_stage_ && !stage_step_->ended() &&
+                    swarm().largest_done() > (self_.resume ? self_.resume->step : 0);
   enqueue(placement_.on(event, swarm(), stage_, free ? Placement::MayMove::yes : Placement::MayMove::no, now_));
 }
 

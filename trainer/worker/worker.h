@@ -60,6 +60,14 @@ class Worker {
     std::string http;
     // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
     std::variant<Credentials::Welcome, Bytes> admission;
+    // A run that goes on from stored state: the last step that it holds (0: of weights to begin with), the tokens of all
+    // originators until then, and the state of the stage that this worker was admitted for.
+    struct Resume {
+      Step step = 0;
+      std::int64_t tokens = 0;
+      Load load;
+    };
+    std::optional<Resume> resume = {};
     std::vector<Bytes> known = {};       // an observer that comes back: signed records of members, to be asked for news
   };
   // The record of a node that has no stage yet: for its join request.
@@ -157,6 +165,7 @@ class Worker {
   void refuse(const NodeId& from, const TransferId& transfer, net::RefuseCode code);
   TransferId offer_buffer(const NodeId& to, net::About about, Buffer buffer);
   void tick();
+  std::int64_t resumed_tokens() const;
   void woke_late(Duration gap);
   bool is_originator() const { return stage_ == 0; }
   bool is_worker() const { return self_.role == membership::Role::worker; }
@@ -181,17 +190,22 @@ class Worker {
     net::BackupPart part;
     std::vector<NodeId> holders;
   };
+  struct CheckpointJob {
+    NodeId to;
+    net::CheckpointPart part;
+  };
   struct ServeJob {
     NodeId to;
     net::StatePart part;
   };
-  enum class WeightsFrom { seed, donor, neighbours };
+  enum class WeightsFrom { seed, donor, neighbours, checkpoint };
   struct LoadJob {
     Stage stage;
     WeightsFrom from;
+    std::int64_t adam_steps = 0;         // of a checkpoint
   };
   struct Unanswered {};                  // its answer says nothing that is not known
-  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, Unanswered>;
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, CheckpointJob, ServeJob, LoadJob, Unanswered>;
   void submit(Job job, JobFor what);
   void pump();
   void done(Completion completion);
@@ -200,6 +214,10 @@ class Worker {
   void finished(const SnapshotJob& job, const Completion& completion);
   void finished(const OuterJob& job, const Completion& completion);
   void finished(const BackupJob& job, const Completion& completion);
+  void finished(const CheckpointJob& job, const Completion& completion);
+  void send_checkpoint(Round round, bool run_ends);
+  NodeId collector_of_checkpoints() const;
+  void leave_when_delivered();
   void finished(const ServeJob& job, const Completion& completion);
   void finished(const LoadJob& job, const Completion& completion);
   void finished(const Unanswered& job, const Completion& completion);
@@ -359,6 +377,12 @@ class Worker {
   membership::Record record_;
   bool training_started_ = false;        // originator: everything that a start needs was there for an interval, once
   TimePoint start_at_ = never;
+  bool last_round_ = false;              // the round that is being ended is the run's last
+  TimePoint leave_at_ = never;           // the run is finished; what a checkpoint still lacks is waited for until then
+
+  // parts of checkpoints that wait for the device, and those on their way
+  int checkpoint_jobs_ = 0;
+  std::set<TransferId> checkpoint_out_;
   TimePoint report_at_{};
 
   // letting others in

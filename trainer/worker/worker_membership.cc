@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::size_t records_in_answer = 16;
 constexpr std::size_t most_knocks = 256;
+constexpr Duration wait_for_checkpoint = std::chrono::minutes(2);
 
 }  // namespace
 
@@ -213,8 +214,18 @@ void Worker::carry_out(const RunEnd::TryPeers&) {
 }
 
 void Worker::carry_out(const RunEnd::Exit& action) {
-  if (action.why == RunEnd::Exit::Why::finished) return leave(Exit::finished, "the run is finished");
+  if (action.why == RunEnd::Exit::Why::finished) {
+    leave_at_ = now_ + wait_for_checkpoint;
+    return leave_when_delivered();
+  }
   leave(Exit::alone, "no other node answered for five minutes");
+}
+
+// The last checkpoint is the run's result: nobody goes before its parts have arrived.
+void Worker::leave_when_delivered() {
+  if (leave_at_ == never) return;
+  const bool delivered = checkpoint_jobs_ == 0 && checkpoint_out_.empty() && !env_.listener.collects();
+  if (delivered || now_ >= leave_at_) leave(Exit::finished, "the run is finished");
 }
 
 void Worker::tell_observers(const net::Report& report) {

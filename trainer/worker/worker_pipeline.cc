@@ -139,6 +139,9 @@ void Worker::carry_out(const Bulk::Delivered& action) {
   } else if (const auto* backup = std::get_if<net::BackupPart>(&action.offer.about)) {
     counters_.received_bytes[WorkerCounters::state] += size;
     keep_backup(*backup, action.buffer);
+  } else if (const auto* collected = std::get_if<net::CheckpointPart>(&action.offer.about)) {
+    counters_.received_bytes[WorkerCounters::state] += size;
+    env_.listener.came(action.from, *collected, action.buffer);
   } else {
     env_.listener.metrics_came(action.from, *action.buffer);
   }
@@ -165,6 +168,8 @@ void Worker::carry_out(const Bulk::SendEnded& action) {
   } else if (const auto* part = std::get_if<net::ExchangePart>(&action.about)) {
     const bool has_it = action.why == Bulk::SendEnded::Why::refused && action.code == net::RefuseCode::duplicate;
     if (!has_it) feed(Exchange::PartFailed{action.to, *part});
+  } else if (std::holds_alternative<net::CheckpointPart>(action.about)) {
+    checkpoint_out_.erase(action.transfer);  // the collector says in its manifest what it lacks
   }
 }
 

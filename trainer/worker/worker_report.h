@@ -87,6 +87,11 @@ class Listener {
   // Memory of this process now, for the record.
   virtual std::uint64_t rss_bytes() const = 0;
   virtual void metrics_came(const NodeId& from, ByteView text) = 0;
+  // Parts of a checkpoint, for the node that collects them: whether an offer of so many bytes is wanted, what came, and
+  // whether more is expected.
+  virtual bool wants(const net::CheckpointPart&, std::uint64_t) { return false; }
+  virtual void came(const NodeId&, const net::CheckpointPart&, const Buffer&) {}
+  virtual bool collects() const { return false; }
 };
 
 }  // namespace starling::trainer
