@@ -4,6 +4,7 @@
 #include "launcher/init.h"
 #include "launcher/join.h"
 #include "launcher/launch.h"
+#include "launcher/model_commands.h"
 #include "launcher/plan_command.h"
 #include "launcher/status_command.h"
 #include "launcher/tokenize_command.h"
@@ -20,6 +21,8 @@ std::span<const Command> all_commands() {
       status_command(),
       plan_command(),
       tokenize_command(),
+      export_command(),
+      import_command(),
       generate_command(),
       eval_command(),
   };

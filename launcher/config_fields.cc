@@ -199,6 +199,21 @@ Field betas_field() {
           }};
 }
 
+Field init_from_field() {
+  return {"model.init_from",
+          [](RunConfig& config, const YamlValue& value) -> Read<void> {
+            if (is_null(value)) {
+              config.init_from.clear();
+              return {};
+            }
+            const auto path = read_text(value);
+            if (!path) return or_word(path.error(), "null");
+            config.init_from = *path;
+            return {};
+          },
+          [](const RunConfig& config) { return config.init_from.empty() ? "null" : write_text(config.init_from); }};
+}
+
 // `auto` is the default port, which moves on when it is taken; an address is taken at its word.
 template <typename Section>
 Field listen_field(std::string key, Section RunConfig::*section) {
@@ -249,6 +264,7 @@ std::vector<Field> fields_of_the_model() {
       field("model.rope_scaling", &C::model, &ModelConfig::rope_scaling, optional("null", rope_scaling)),
       field("model.rms_norm_eps", &C::model, &ModelConfig::rms_norm_eps, number),
       field("model.tie_word_embeddings", &C::model, &ModelConfig::tie_word_embeddings, boolean),
+      init_from_field(),
       field("tokenizer.path", &C::data, &DataConfig::tokenizer, Codec<std::string>{read_tokenizer, write_text}),
       field("data.train", &C::data, &DataConfig::train, texts),
       field("data.val", &C::data, &DataConfig::val, texts),
@@ -340,7 +356,6 @@ bool is_empty(const YamlValue& value) {
 
 std::vector<LaterKey> all_later_keys() {
   return {
-      {"model.init_from", is_null, "null"},
       {"outer.overlap", is_false, "false"},
       {"pipeline.path_length", is_null, "null"},
       {"pipeline.stage_dropout", is_zero, "0.0"},

@@ -136,6 +136,7 @@ class Reader {
 
   void check_data(DataSummary& summary) {
     if (!whole_ || has_errors(problems_)) return;
+    if (const auto good = check_init_from(config_); !good) report(good.error());
     const auto found = launcher::check_data(config_);
     if (found) {
       summary = *found;

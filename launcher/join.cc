@@ -107,6 +107,28 @@ Result<trainer::Worker::Self::Resume> resume_from(const std::filesystem::path& p
   return out;
 }
 
+// The weights of `stage` in model.init_from, where this machine has it: inside the folder `data`, as it is or, since the
+// owner's absolute paths mean nothing elsewhere, by its last name. None: they are copied from a replica that had them.
+// Errors: those of ModelReader.
+Result<std::optional<trainer::Worker::Self::Resume>> begin_from(const RunConfig& config, const std::filesystem::path& data,
+                                                                Stage stage) {
+  using Found = std::optional<trainer::Worker::Self::Resume>;
+  if (config.init_from.empty() || data.empty()) return Found();
+  const std::filesystem::path path = config.init_from;
+  const bool inside = path.string().starts_with((data / "").lexically_normal().string());
+  const std::filesystem::path there = inside ? path : data / path.filename();
+  std::error_code ignored;
+  if (!std::filesystem::exists(there / trainer::config_file, ignored)) return Found();
+  const auto reader = trainer::ModelReader::open(there, config.model);
+  if (!reader) return tl::unexpected(reader.error());
+  const auto phi = reader->stage(config.stage_layers()[static_cast<std::size_t>(stage)], stage);
+  if (!phi) return tl::unexpected(phi.error());
+  trainer::Worker::Self::Resume out;
+  out.load.stage = stage;
+  out.load.phi = encoded(*phi);
+  return Found(std::move(out));
+}
+
 Result<trainer::DeviceWish> device_wish(const std::string& text) {
   if (text == "auto") return trainer::DeviceWish::automatic;
   if (text == "cpu") return trainer::DeviceWish::cpu;
@@ -226,6 +248,10 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
     auto resume = resume_from(place.resume, *config, welcome->stage);
     if (!resume) return tl::unexpected(resume.error());
     self.resume = std::move(*resume);
+  } else {
+    auto begin = begin_from(*config, place.data, welcome->stage);
+    if (!begin) return tl::unexpected(begin.error());
+    self.resume = std::move(*begin);
   }
   self.admission = std::move(*welcome);
   // Where it is elected for want of an observer.

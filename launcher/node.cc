@@ -95,6 +95,8 @@ trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_
   out.parallelism = config.parallelism;
   out.eval = config.eval;
   out.checkpoint = config.checkpoint;
+  using Weights = trainer::WorkerConfig::Weights;
+  out.begins_with = config.init_from.empty() ? Weights::drawn : Weights::given;
   out.outer = config.outer;
   out.pipeline = config.pipeline;
   out.membership = config.membership;

@@ -9,6 +9,8 @@
 
 #include "gossip/base/host_port.h"
 #include "gossip/net/wire.h"
+#include "trainer/checkpoint/hf_config.h"
+#include "trainer/checkpoint/model_files.h"
 #include "trainer/data/source.h"
 
 namespace starling::launcher {
@@ -223,6 +225,23 @@ std::vector<AutoChoice> RunConfig::auto_choices() const {
     choices.push_back({"network.advertise", "the address of the default route, at start"});
   if (http.listen_is_default) choices.push_back({"http.listen", http.listen + ", or a free port"});
   return choices;
+}
+
+tl::expected<void, Finding> check_init_from(const RunConfig& config) {
+  if (config.init_from.empty()) return {};
+  const auto refuse = [](std::string message) {
+    return tl::unexpected(Finding{Severity::error, "model.init_from", std::move(message)});
+  };
+  const auto theirs = trainer::read_hf_config(config.init_from);
+  if (!theirs) return refuse(theirs.error().message + "; name a directory with config.json and *.safetensors, or null");
+  if (const auto other = trainer::differences(theirs->model, config.model, "there", "in this run"); !other.empty()) {
+    return refuse(fmt::format("{} holds another model: {}; starling import prints the section model that fits it",
+                              config.init_from, fmt::join(other, "; ")));
+  }
+  if (const auto files = trainer::ModelReader::open(config.init_from, config.model); !files) {
+    return refuse(files.error().message);
+  }
+  return {};
 }
 
 tl::expected<DataSummary, Finding> check_data(const RunConfig& config) {

@@ -44,6 +44,7 @@ struct RunConfig {
   std::int64_t version = 1;  // of the run file's format
   RunSection run;
   trainer::ModelConfig model;
+  std::string init_from;     // model.init_from: a model directory to begin with; empty: weights drawn from run.seed
   trainer::DataConfig data;  // the sections tokenizer and data
   trainer::TrainingConfig training;
   trainer::OptimizerConfig optimizer;
@@ -80,6 +81,10 @@ struct DataSummary {
   std::int64_t training_tokens = 0;
   std::int64_t validation_tokens = 0;
 };
+
+// Whether model.init_from, if given, holds a model of this run's shape. Its values are read by whoever begins with them.
+// REQUIRES: config.validate() finds no error.
+tl::expected<void, Finding> check_init_from(const RunConfig& config);
 
 // Opens the training and validation data as a worker would; a finding names the file and the fix. Every token is read
 // once, which for text is nothing and for a terabyte of shards takes its time.

@@ -88,8 +88,7 @@ Result<Opened> open_model_directory(const fs::path& directory, trainer::HfConfig
                 .model = std::move(*files)};
 }
 
-Result<Opened> open_directory(const Options& options, const fs::path& path) {
-  const auto stages = options.integer("stages");
+Result<Opened> open_directory(const fs::path& path, std::optional<std::int64_t> stages, std::ostream& err) {
   if (is_there(path / trainer::config_file)) {
     auto config = trainer::read_hf_config(path);
     if (!config) {
@@ -106,7 +105,7 @@ Result<Opened> open_directory(const Options& options, const fs::path& path) {
     if (stages)
       return fail(ErrorCode::usage,
                   "--stages is for model directories of others; this run's checkpoints know their stages");
-    for (const std::string& why : newest->passed_over) options.err() << "passed over: " << why << "\n";
+    for (const std::string& why : newest->passed_over) err << "passed over: " << why << "\n";
     return opened(std::move(newest->checkpoint));
   }
   if (!is_there(path))
@@ -123,6 +122,29 @@ Result<std::optional<RunConfig>> run_of(const fs::path& directory) {
   const ConfigReading reading = read_config(as_text(*text), path.string(), {});
   if (!reading.ok()) return fail(ErrorCode::bad_config, describe(reading.problems));
   return reading.config;
+}
+
+Result<TrainedModel> open_model(const fs::path& path, std::vector<Stage> skipped, std::optional<std::int64_t> stages,
+                                std::ostream& err) {
+  TrainedModel out;
+  out.skipped = std::move(skipped);
+  auto found = open_directory(path, stages, err);
+  if (!found) return tl::unexpected(found.error());
+  auto run = run_of(found->directory);
+  if (!run) return tl::unexpected(run.error());
+  auto whole = trainer::read_without(found->files(), found->config.model, found->cut, out.skipped);
+  if (!whole) {
+    const bool flag = whole.error().code == ErrorCode::usage;
+    return fail(whole.error().code, (flag ? "--skip-stages: " : "") + whole.error().message);
+  }
+  out.directory = std::move(found->directory);
+  out.model = std::move(whole->model);
+  out.weights = std::move(whole->weights);
+  out.special = std::move(found->config.special);
+  out.stages = static_cast<std::int64_t>(found->cut.size());
+  if (found->checkpoint) out.step = found->checkpoint->manifest().step;
+  out.run = std::move(*run);
+  return out;
 }
 
 }  // namespace
@@ -148,30 +170,18 @@ std::vector<Flag> trained_model_flags() {
           {"json", Flag::Kind::toggle, "", "print one JSON object instead"}};
 }
 
+Result<TrainedModel> open_trained_model(const fs::path& path, std::ostream& err) {
+  return open_model(path, {}, std::nullopt, err);
+}
+
 Result<TrainedModel> open_trained_model(const Options& options) {
-  TrainedModel out;
+  std::vector<Stage> skipped;
   if (const auto text = options.text("skip-stages")) {
-    auto skipped = stage_list(*text);
-    if (!skipped) return tl::unexpected(skipped.error());
-    out.skipped = std::move(*skipped);
+    auto list = stage_list(*text);
+    if (!list) return tl::unexpected(list.error());
+    skipped = std::move(*list);
   }
-  auto found = open_directory(options, options.argument("CKPT"));
-  if (!found) return tl::unexpected(found.error());
-  auto run = run_of(found->directory);
-  if (!run) return tl::unexpected(run.error());
-  auto whole = trainer::read_without(found->files(), found->config.model, found->cut, out.skipped);
-  if (!whole) {
-    const bool flag = whole.error().code == ErrorCode::usage;
-    return fail(whole.error().code, (flag ? "--skip-stages: " : "") + whole.error().message);
-  }
-  out.directory = std::move(found->directory);
-  out.model = std::move(whole->model);
-  out.weights = std::move(whole->weights);
-  out.special = std::move(found->config.special);
-  out.stages = static_cast<std::int64_t>(found->cut.size());
-  if (found->checkpoint) out.step = found->checkpoint->manifest().step;
-  out.run = std::move(*run);
-  return out;
+  return open_model(options.argument("CKPT"), std::move(skipped), options.integer("stages"), options.err());
 }
 
 std::string tokenizer_path(const Options& options, const TrainedModel& trained) {

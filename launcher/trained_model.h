@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ std::vector<Flag> trained_model_flags();
 // Errors: usage: stages that cannot be left out; bad_config: a config.json that is not a model of ours (names the fields);
 // not_found, io; bad_input: files that are damaged, lack tensors or hold values that are not finite.
 Result<TrainedModel> open_trained_model(const Options& options);
+// The same without the command line: all stages of `path`. `err` hears of checkpoints that were passed over.
+Result<TrainedModel> open_trained_model(const std::filesystem::path& path, std::ostream& err);
 
 // --tokenizer, else tokenizer.json or tokenizer.model in the directory, else the run's, else for a vocabulary of 256 the
 // byte tokenizer.

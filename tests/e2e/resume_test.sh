@@ -102,7 +102,7 @@ read = lambda name: [json.loads(line) for line in open(f"{sys.argv[1]}/{name}") 
 at = next(event["time"] for event in read("events.jsonl") if event["event"] == "resume")
 first = {}
 for line in read("metrics.jsonl"):
-    if line["time"] > at: first.setdefault(line["worker"], line["step"])
+    if line["time"] > at and "train/lr" in line: first.setdefault(line["worker"], line["step"])
 print("first steps after the resume:", sorted(first.items()))
 sys.exit(len(first) != 8 or any(step != int(sys.argv[2]) + 1 for step in first.values()))
 PYTHON

@@ -120,8 +120,7 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
       {"http: {listen: 9464}\n",
        "run.yaml:5:16: http.listen: expected a text or auto, got 9464; if it is one, write \"9464\""},
       // what comes later
-      {"model: {init_from: ./old}\n",
-       "run.yaml:5:9: 'model.init_from' comes in a later version of starling; remove it or set null"},
+      {"model: {init_from: 3}\n", "run.yaml:5:20: model.init_from: expected a text or null, got 3; if it is one, write \"3\""},
       {"training: {max_steps: 100, dtype: float16}\n",
        "run.yaml:5:35: training.dtype: expected auto, float32 or bfloat16, got 'float16' (did you mean 'float32'?)"},
       {"outer: {compression: int8}\n",

@@ -67,7 +67,7 @@ auto fields_of(const metrics::HttpConfig& s) {
   return std::tie(a, b);
 }
 auto sections_of(const RunConfig& s) {
-  const auto& [version, run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership,
+  const auto& [version, run, model, init_from, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership,
                network, eval, checkpoint, logging, http] = s;
   return std::tie(run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership, network,
                   eval, checkpoint, logging, http);

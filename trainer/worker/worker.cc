@@ -173,6 +173,10 @@ void Worker::tick() {
     feed_placement(Placement::Look{});
   }
   feed(CatchUp::Tick{});
+  if (now_ >= copy_again_at_) {
+    copy_again_at_ = never;
+    copy(CopyFor::joining, stage_, CatchUp::From::replica);
+  }
   feed(RunEnd::Look{});
   if (eval_ && now_ >= eval_->until) end_eval();
   leave_when_delivered();
@@ -195,7 +199,7 @@ TimePoint Worker::next_deadline() const {
     if (is_originator()) at = earliest(at, training_started_ ? originator_.next_deadline() : start_at_);
   }
   if (eval_) at = earliest(at, eval_->until);
-  return earliest(at, leave_at_);
+  return earliest(at, earliest(leave_at_, copy_again_at_));
 }
 
 void Worker::handle(const net::Received& event) {

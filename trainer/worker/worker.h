@@ -418,6 +418,7 @@ class Worker {
   // copies
   CopyFor copy_for_ = CopyFor::joining;
   std::optional<Stage> copying_stage_;
+  TimePoint copy_again_at_ = never;      // nobody could give it yet
   struct Neighbour {
     EncodedPart phi;
     double gradient_norm = 0.0;

@@ -21,6 +21,8 @@ struct WorkerConfig {
   ParallelismConfig parallelism;
   EvalConfig eval;
   CheckpointConfig checkpoint;
+  enum class Weights { drawn, given };
+  Weights begins_with = Weights::drawn;  // given: who does not have them copies a replica that was given them
   outer::OuterConfig outer;
   pipeline::PipelineConfig pipeline;
   membership::MembershipConfig membership;

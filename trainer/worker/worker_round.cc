@@ -8,6 +8,7 @@ namespace {
 
 constexpr Duration tau_before_first_step = std::chrono::seconds(1);
 constexpr int most_serving = 8;                       // state parts under way to others at once
+constexpr Duration copy_again_after = std::chrono::seconds(2);
 constexpr std::size_t versions_kept = 2;              // of each stage's backup
 constexpr std::size_t most_backups_said = 8;
 constexpr std::size_t outcomes_said = 2;
@@ -520,6 +521,11 @@ std::int64_t Worker::kept_bytes(Stage stage) const {
 void Worker::carry_out(const CatchUp::Exhausted& action) {
   if (neighbours_) return load_neighbours(action.stage);
   const bool replica = action.from == CatchUp::From::replica;
+  // Nobody has begun, and these weights can come only from a replica that was given them: one will come.
+  if (copy_for_ == CopyFor::joining && config_.begins_with == WorkerConfig::Weights::given && swarm().largest_done() <= 0) {
+    copy_again_at_ = now_ + copy_again_after;
+    return;
+  }
   if (copy_for_ == CopyFor::behind) {
     // Alone with this stage: what we have is the best there is. Only the clock is taken.
     env_.listener.event("no_donor", {{"stage", static_cast<std::int64_t>(action.stage)}});
@@ -542,7 +548,7 @@ void Worker::begin_loading() {
     Load load = std::move(self_.resume->load);
     const std::int64_t steps = load.adam_steps;
     submit(std::move(load), LoadJob{stage_, WeightsFrom::checkpoint, steps});
-  } else if (swarm().largest_done() <= 0) {
+  } else if (swarm().largest_done() <= 0 && config_.begins_with == WorkerConfig::Weights::drawn) {
     draw_weights(stage_);
   } else {
     copy(CopyFor::joining, stage_, CatchUp::From::replica);
