@@ -66,6 +66,10 @@ launch_again() {
 
 case "$case_name" in
   exact)
+    # Nothing that time decides: no deadline, and one microbatch after another.
+    cat >> "$dir/run.yaml" <<YAML
+pipeline: {routing: permutation, skip: never, max_in_flight: 1}
+YAML
     launch
     launcher=$!
     finish
