@@ -143,7 +143,9 @@ void Launch::adopt_workers() {
   const auto count = static_cast<std::int64_t>(supervisor_.running().size());
   options_.err() << "this run has lost its launcher; taking the place (local workers that live: "
                  << (count > 0 ? names : "none") << ")\n";
-  if (count < workers_) {
+  if (count == 0 && resume_) {
+    options_.err() << "if nobody answers, it goes on after step " << resume_->step << " in " << seconds(wait_before_resume) << " s\n";
+  } else if (count < workers_) {
     options_.err() << "of " << workers_ << " local workers " << workers_ - count
                    << " do not live any more and are not started again; more can join by the token\n";
   }
