@@ -129,7 +129,7 @@ class Printer {
 Result<Generated> generate(const TrainedModel& trained, const Tokenizer& tokenizer, const TokenIds& prompt,
                            const Request& request, int threads, Printer printer) {
   const auto read = static_cast<std::int64_t>(prompt.size());
-  const std::int64_t room = trained.model.max_position_embeddings - read;  // of the last token only its id is needed
+  const std::int64_t room = trained.model.max_position_embeddings - read;
   const std::int64_t most = std::min(request.max_tokens, room);
   Generated out;
   out.stopped = most < request.max_tokens ? Stopped::positions : Stopped::max_tokens;
