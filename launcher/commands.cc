@@ -6,6 +6,7 @@
 #include "launcher/launch.h"
 #include "launcher/plan_command.h"
 #include "launcher/status_command.h"
+#include "launcher/tokenize_command.h"
 #include "launcher/validate.h"
 
 namespace starling::launcher {
@@ -18,6 +19,7 @@ std::span<const Command> all_commands() {
       join_command(),
       status_command(),
       plan_command(),
+      tokenize_command(),
       generate_command(),
       eval_command(),
   };

@@ -5,6 +5,7 @@
 
 #include "gossip/base/log.h"
 #include "launcher/node.h"
+#include "trainer/data/remote_file.h"
 #include "trainer/data/source.h"
 #include "trainer/torch/accelerator.h"
 #include "trainer/torch/learner.h"
@@ -12,9 +13,10 @@
 namespace starling::launcher {
 namespace {
 
-// A path of the run file inside of the folder that the volunteer gave. An absolute one that is not inside of it stands for
+// A path of the run file inside of the folder that the volunteer gave; a URL stands for itself. An absolute path that is not inside of it stands for
 // the file of that name there: the owner's paths mean nothing on another machine.
 std::string inside(const std::filesystem::path& root, const std::string& text) {
+  if (trainer::is_url(text)) return text;
   const std::filesystem::path path(text);
   if (path.is_relative()) return (root / path).string();
   const std::string prefix = (root / "").lexically_normal().string();
@@ -54,7 +56,8 @@ Result<Device> open_device(const RunConfig& config, const std::filesystem::path&
       for (std::string& path : *paths) path = inside(data_root, path);
     }
     if (data.tokenizer != "byte") data.tokenizer = inside(data_root, data.tokenizer);
-    auto opened = Source::open(data, {config.training.micro_batch_size, config.training.seq_len}, config.model.vocab_size);
+    auto opened =
+        Source::open(data, {config.training.micro_batch_size, config.training.seq_len}, config.model.vocab_size);
     if (!opened) return tl::unexpected(opened.error());
     source = std::make_shared<const Source>(std::move(*opened));
   }

@@ -33,8 +33,9 @@ std::optional<T> parse(std::string_view text) {
 std::string synopsis(const Command& command) {
   std::string out = "starling " + command.name;
   for (const Argument& argument : command.arguments) {
-    const bool required = argument.presence == Argument::Presence::required;
-    out += required ? " " + argument.name : " [" + argument.name + "]";
+    const bool optional = argument.presence == Argument::Presence::optional;
+    out += optional ? " [" + argument.name + "]" : " " + argument.name;
+    if (argument.presence == Argument::Presence::repeated) out += "...";
   }
   for (const Flag& flag : command.flags) {
     out += fmt::format(" [--{}{}]{}", flag.name, flag.value_name.empty() ? "" : " " + flag.value_name,
@@ -169,9 +170,14 @@ class CommandLine {
     if (const auto& value = values[arguments_name]; !value.empty()) given = value.as<std::vector<std::string>>();
     for (std::size_t i = 0; i < command_.arguments.size(); ++i) {
       const Argument& argument = command_.arguments[i];
-      options_.arguments_[argument.name] = i < given.size() ? given[i] : "";
-      if (i >= given.size() && argument.presence == Argument::Presence::required) {
+      auto& values_of = options_.arguments_[argument.name];
+      if (i < given.size()) values_of = {given[i]};
+      if (i >= given.size() && argument.presence != Argument::Presence::optional) {
         problems_.push_back(fmt::format("{} is missing: {}", argument.name, argument.help));
+      }
+      if (argument.presence == Argument::Presence::repeated && i < given.size()) {
+        values_of.assign(given.begin() + static_cast<std::ptrdiff_t>(i), given.end());
+        return;
       }
     }
     for (std::size_t i = command_.arguments.size(); i < given.size(); ++i) {
@@ -211,6 +217,12 @@ std::optional<double> Options::number(std::string_view flag) const {
 std::vector<std::string> Options::list(std::string_view flag) const { return given(flag); }
 
 std::string Options::argument(std::string_view name) const {
+  const auto found = arguments_.find(name);
+  STARLING_CHECK(found != arguments_.end(), "a command asks only for arguments that it declares");
+  return found->second.empty() ? std::string() : found->second.front();
+}
+
+std::vector<std::string> Options::arguments(std::string_view name) const {
   const auto found = arguments_.find(name);
   STARLING_CHECK(found != arguments_.end(), "a command asks only for arguments that it declares");
   return found->second;

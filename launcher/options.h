@@ -29,7 +29,7 @@ struct Flag {
 };
 
 struct Argument {
-  enum class Presence { required, optional };
+  enum class Presence { required, optional, repeated };  // repeated: once or more often, as the last one
   std::string name;
   Presence presence = Presence::required;
   std::string help;
@@ -48,6 +48,8 @@ class Options {
   std::vector<std::string> list(std::string_view flag) const;
   // The value of an argument; empty when an optional one was left out.
   std::string argument(std::string_view name) const;
+  // All values of a repeated argument.
+  std::vector<std::string> arguments(std::string_view name) const;
 
   const Environment& environment() const { return environment_; }
   // Of a command that reads a run file and has the flag `set`.
@@ -59,8 +61,8 @@ class Options {
   friend class CommandLine;
   const std::vector<std::string>& given(std::string_view flag) const;
 
-  std::map<std::string, std::vector<std::string>, std::less<>> flags_;  // every declared flag
-  std::map<std::string, std::string, std::less<>> arguments_;           // every declared argument
+  std::map<std::string, std::vector<std::string>, std::less<>> flags_;      // every declared flag
+  std::map<std::string, std::vector<std::string>, std::less<>> arguments_;  // every declared argument
   const Environment& environment_;
   std::ostream& out_;
   std::ostream& err_;

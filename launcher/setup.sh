@@ -52,10 +52,13 @@ libboost-program-options-dev  the command line
 prometheus-cpp-dev     metrics
 libcpp-httplib-dev     serves metrics and status
 libspdlog-dev          the log
+libcurl4-openssl-dev   training data behind https
+ca-certificates        whom to believe there
 libsentencepiece-dev   SentencePiece models as tokenizers
 libgtest-dev           tests
 libgmock-dev           tests
 librapidcheck-dev      property tests
+libssl-dev             tests: a certificate for a server of their own
 libbenchmark-dev       benchmarks
 fortunes               real English to train on: the quickstart's text
 "

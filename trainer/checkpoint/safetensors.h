@@ -23,7 +23,7 @@
 #include "gossip/base/bytes.h"
 #include "gossip/base/error.h"
 #include "trainer/checkpoint/output_file.h"
-#include "trainer/data/token_file.h"
+#include "trainer/data/byte_file.h"
 
 namespace starling::trainer {
 

@@ -7,10 +7,10 @@
 namespace starling::trainer {
 
 struct DataConfig {
-  std::vector<std::string> train;  // paths and globs
+  std::vector<std::string> train;  // paths, globs and URLs
   std::vector<std::string> val;    // empty: the last 5 % of the training text is held out
-  std::string format = "auto";     // auto | bin (llm.c) | uint16 | text (byte tokenizer)
-  std::string tokenizer = "byte";  // tokenizer.path
+  std::string format = "auto";     // auto | bin (llm.c) | uint16 | uint32 | text (byte tokenizer)
+  std::string tokenizer = "byte";  // tokenizer.path: byte, or a tokenizer.json or *.model
 };
 
 }  // namespace starling::trainer

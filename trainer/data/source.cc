@@ -11,6 +11,7 @@
 #include "gossip/base/log.h"
 #include "gossip/base/random.h"
 #include "trainer/data/file_pattern.h"
+#include "trainer/data/remote_file.h"
 #include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
@@ -24,12 +25,13 @@ using Files = std::vector<std::shared_ptr<const TokenFile>>;
 // Reads one list of paths and patterns, each file once.
 class FileList {
  public:
-  FileList(const char* key, TokenFormat format, const std::string& tokenizer, std::int64_t vocab_size)
-      : key_(key), format_(format), tokenizer_(tokenizer), vocab_size_(vocab_size) {}
+  FileList(const char* key, TokenFormat format, const std::string& tokenizer, std::int64_t vocab_size,
+           std::shared_ptr<Downloads> downloads)
+      : key_(key), format_(format), tokenizer_(tokenizer), vocab_size_(vocab_size), downloads_(std::move(downloads)) {}
 
   Result<Files> read(const std::vector<std::string>& paths) {
     for (const std::string& path : paths) {
-      const Status ok = is_pattern(path) ? add_pattern(path) : add(path);
+      const Status ok = is_url(path) ? add_url(path) : is_pattern(path) ? add_pattern(path) : add(path);
       if (!ok) return tl::unexpected(ok.error());
     }
     return std::move(files_);
@@ -68,19 +70,27 @@ class FileList {
   }
 
   Status add(const std::filesystem::path& path) {
+    if (Status ok = add(open_local(path)); !ok) return ok;
+    std::error_code ignored;
+    seen_.insert(std::filesystem::canonical(path, ignored));
+    return {};
+  }
+
+  Status add_url(const std::string& url) { return add(open_remote(url, downloads_)); }
+
+  Status add(const Result<std::shared_ptr<const ByteFile>>& bytes) {
     if (files_.size() >= max_files) {
       return fail(ErrorCode::limit, fmt::format("{}: more than {} files; join them into fewer", key_, max_files));
     }
-    Result<TokenFile> file = TokenFile::open(path, format_, vocab_size_);
+    if (!bytes) return fail(bytes.error().code, fmt::format("{}: {}", key_, bytes.error().message));
+    Result<TokenFile> file = TokenFile::open(*bytes, format_, vocab_size_);
     if (!file) return fail(file.error().code, fmt::format("{}: {}", key_, file.error().message));
     if (file->is_text() && tokenizer_ != "byte") {
       return fail(ErrorCode::bad_config,
                   fmt::format("{}: {} is text, and a text is read as it is by the byte tokenizer only; make ids of it: "
-                              "starling tokenize --tokenizer {} {}",
-                              key_, path.string(), tokenizer_, path.string()));
+                              "starling tokenize --tokenizer {} --out PREFIX {}",
+                              key_, (*bytes)->name(), tokenizer_, (*bytes)->name()));
     }
-    std::error_code ignored;
-    seen_.insert(std::filesystem::canonical(path, ignored));
     files_.push_back(std::make_shared<const TokenFile>(std::move(*file)));
     return {};
   }
@@ -89,16 +99,17 @@ class FileList {
   TokenFormat format_;
   std::string tokenizer_;
   std::int64_t vocab_size_;
+  std::shared_ptr<Downloads> downloads_;
   std::set<std::filesystem::path> seen_;
   Files files_;
 };
 
-// Text is not checked against the byte tokenizer here but file by file: what has token ids already needs none of its own.
-Status check_tokenizer(const std::string& path, std::int64_t vocab_size) {
-  if (path == "byte") return {};
-  const auto tokenizer = Tokenizer::open(path);
+// The tokenizer that made the ids. Text is compared with the byte tokenizer's vocabulary file by file, and what has ids
+// already needs none of it.
+Result<std::shared_ptr<const Tokenizer>> fitting_tokenizer(const std::string& path, std::int64_t vocab_size) {
+  auto tokenizer = Tokenizer::open(path);
   if (!tokenizer) return fail(tokenizer.error().code, "tokenizer.path: " + tokenizer.error().message);
-  if ((*tokenizer)->vocab_size() <= vocab_size) return {};
+  if (path == "byte" || (*tokenizer)->vocab_size() <= vocab_size) return tokenizer;
   return fail(ErrorCode::bad_config,
               fmt::format("tokenizer.path: {} has ids up to {}, but model.vocab_size is {}; set it to at least {}",
                           path, (*tokenizer)->vocab_size() - 1, vocab_size, (*tokenizer)->vocab_size()));
@@ -122,30 +133,37 @@ void TokenText::append(std::shared_ptr<const TokenFile> file, std::int64_t first
   size_ += count;
 }
 
-void TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
+Status TokenText::read(std::int64_t first, std::span<std::int32_t> out) const {
   STARLING_CHECK(first >= 0 && first + static_cast<std::int64_t>(out.size()) <= size_, "tokens outside of the text");
   auto slice = std::upper_bound(slices_.begin(), slices_.end(), first,
                                 [](std::int64_t position, const Slice& s) { return position < s.end; });
   for (; !out.empty(); ++slice) {
     const auto count = std::min<std::size_t>(out.size(), static_cast<std::size_t>(slice->end - first));
-    slice->file->read(slice->first + (first - slice->begin), out.first(count));
+    if (Status ok = slice->file->read(slice->first + (first - slice->begin), out.first(count)); !ok) return ok;
     out = out.subspan(count);
     first += static_cast<std::int64_t>(count);
   }
+  return {};
 }
 
 Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size) {
   STARLING_CHECK(shape.sequences > 0 && shape.seq_len > 0, "a batch without tokens");
-  if (Status ok = check_tokenizer(config.tokenizer, vocab_size); !ok) return tl::unexpected(ok.error());
+  const auto tokenizer = fitting_tokenizer(config.tokenizer, vocab_size);
+  if (!tokenizer) return tl::unexpected(tokenizer.error());
   const Result<TokenFormat> format = token_format(config.format);
   if (!format) return tl::unexpected(format.error());
   if (config.train.empty()) {
     return fail(ErrorCode::bad_config, "data.train: expected paths of text or token files, got none");
   }
-  const Result<Files> train = FileList("data.train", *format, config.tokenizer, vocab_size).read(config.train);
+  const auto downloads = Downloads::create({});
+  if (!downloads) return tl::unexpected(downloads.error());
+  const Result<Files> train =
+      FileList("data.train", *format, config.tokenizer, vocab_size, *downloads).read(config.train);
   if (!train) return tl::unexpected(train.error());
 
   Source source(shape);
+  source.begin_of_text_ = (*tokenizer)->begin_of_text();
+  source.end_of_text_ = (*tokenizer)->end_of_text();
   const bool hold_out = config.val.empty();
   for (const std::shared_ptr<const TokenFile>& file : *train) {
     const std::int64_t held_out = hold_out ? file->size() / held_out_divisor : 0;
@@ -153,7 +171,7 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
     source.validation_.append(file, file->size() - held_out, held_out);
   }
   if (!hold_out) {
-    const Result<Files> val = FileList("data.val", *format, config.tokenizer, vocab_size).read(config.val);
+    const Result<Files> val = FileList("data.val", *format, config.tokenizer, vocab_size, *downloads).read(config.val);
     if (!val) return tl::unexpected(val.error());
     for (const std::shared_ptr<const TokenFile>& file : *val) source.validation_.append(file, 0, file->size());
   }
@@ -167,26 +185,43 @@ Result<Source> Source::open(const DataConfig& config, BatchShape shape, std::int
   return source;
 }
 
-TokenBatch Source::sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const {
+Result<TokenBatch> Source::sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const {
   const std::array<std::uint64_t, 3> name{static_cast<std::uint64_t>(slot), static_cast<std::uint64_t>(step), index};
   Stream stream(mix_seed(mix_seed(seed, "data.sample"), name));
   TokenBatch batch(static_cast<std::size_t>(shape_.tokens()));
   const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
   const auto starts = static_cast<std::uint64_t>(training_.size() - shape_.seq_len);
   for (std::span<std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length)) {
-    training_.read(static_cast<std::int64_t>(stream.below(starts)), rest.first(length));
+    const auto first = static_cast<std::int64_t>(stream.below(starts));
+    if (Status ok = training_.read(first, rest.first(length)); !ok) return tl::unexpected(ok.error());
   }
   return batch;
 }
 
-TokenBatch Source::validation(std::uint32_t index) const {
+Result<TokenBatch> Source::validation(std::uint32_t index) const {
   TokenBatch batch(static_cast<std::size_t>(shape_.tokens()));
   const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
   std::int64_t window = static_cast<std::int64_t>(index) * shape_.sequences;
   for (std::span<std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length), ++window) {
-    validation_.read(window % validation_windows() * shape_.seq_len, rest.first(length));
+    const std::int64_t first = window % validation_windows() * shape_.seq_len;
+    if (Status ok = validation_.read(first, rest.first(length)); !ok) return tl::unexpected(ok.error());
   }
   return batch;
+}
+
+std::vector<std::int32_t> Source::documents(const TokenBatch& batch) const {
+  STARLING_CHECK(batch.size() == static_cast<std::size_t>(shape_.tokens()), "a batch of this source");
+  std::vector<std::int32_t> out;
+  const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
+  for (std::span<const std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length)) {
+    std::int32_t document = 0;
+    for (std::size_t i = 0; i + 1 < length; ++i) {
+      // One border, also where a document ends and the next one says that it begins.
+      if (i > 0 && (rest[i - 1] == end_of_text_ || rest[i] == begin_of_text_)) ++document;
+      out.push_back(document);
+    }
+  }
+  return out;
 }
 
 }  // namespace starling::trainer

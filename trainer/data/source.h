@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,8 +28,8 @@ class TokenText {
  public:
   void append(std::shared_ptr<const TokenFile> file, std::int64_t first, std::int64_t count);
   std::int64_t size() const { return size_; }
-  // REQUIRES: first .. first + out.size() are inside [0, size()).
-  void read(std::int64_t first, std::span<std::int32_t> out) const;
+  // REQUIRES: first .. first + out.size() are inside [0, size()). Errors: those of TokenFile::read.
+  Status read(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:
   struct Slice {
@@ -52,15 +53,22 @@ using TokenBatch = std::vector<std::int32_t>;
 
 class Source {
  public:
-  // Opens all files. A path may hold *, ? and [...]; such a pattern passes over folders, empty and binary files and
-  // second names of one file, while a path without them must be good. Errors: bad_config (no training data, unknown
+  // Opens all files. A path may be a URL (remote_file.h), or hold *, ? and [...]; such a pattern passes over folders, empty
+  // and binary files and second names of one file, while a path without them must be good. Errors: bad_config (no training data, unknown
   // format or tokenizer), not_found, io, limit (more than 16,384 files), bad_input (see TokenFile::open; too few tokens
   // for one sequence); each names the file and the fix.
   static Result<Source> open(const DataConfig& config, BatchShape shape, std::int64_t vocab_size);
 
-  TokenBatch sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const;
+  // Errors: those of TokenFile::read; files of this machine give none but for a disk that fails.
+  Result<TokenBatch> sample(std::uint64_t seed, Slot slot, Step step, std::uint32_t index) const;
   // Windows index * B .. index * B + B of the validation text, which starts again where it ends.
-  TokenBatch validation(std::uint32_t index) const;
+  Result<TokenBatch> validation(std::uint32_t index) const;
+
+  // For each of the first T tokens of each sequence of `batch`, the number of its document within the sequence, from 0 on:
+  // B x T numbers, one sequence after the other. A document begins where a sequence does, at the tokenizer's begin_of_text
+  // and behind its end_of_text; with a tokenizer that has neither, a sequence is one document. An attention that is to
+  // stay inside of documents lets position i see position j <= i where the numbers are equal.
+  std::vector<std::int32_t> documents(const TokenBatch& batch) const;
 
   std::int64_t training_tokens() const { return training_.size(); }
   std::int64_t validation_tokens() const { return validation_.size(); }
@@ -74,6 +82,8 @@ class Source {
   BatchShape shape_;
   TokenText training_;
   TokenText validation_;
+  std::optional<std::int32_t> begin_of_text_;
+  std::optional<std::int32_t> end_of_text_;
 };
 
 }  // namespace starling::trainer

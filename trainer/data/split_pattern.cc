@@ -1,6 +1,7 @@
 #include "trainer/data/split_pattern.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "trainer/data/split_pattern_parser.h"
 
@@ -45,6 +46,7 @@ Result<SplitPattern> SplitPattern::parse(std::string_view pattern) {
   SplitPatternParser parser(pattern, out);
   if (Status ok = parser.parse(); !ok) return tl::unexpected(ok.error());
   if (out.matches_nothing(out.start_)) return fail(ErrorCode::bad_input, "the pattern matches an empty text");
+  out.index_branches();
   const auto crosses = [&out](const Node& node) {
     if (node.kind != Node::Kind::characters || !has_some_letter(out.classes_[node.characters])) return false;
     return (node.most > 1 && out.classes_[node.characters].contains(U' ')) || out.may_go_on_with_space(node.next);
@@ -52,6 +54,32 @@ Result<SplitPattern> SplitPattern::parse(std::string_view pattern) {
   out.may_cross_words_ = std::any_of(out.nodes_.begin(), out.nodes_.end(), crosses);
   out.takes_letters_ = out.always_takes_letter(out.start_, false);
   return out;
+}
+
+void SplitPattern::index_branches() {
+  const Node& first = nodes_[start_];
+  if (first.kind != Node::Kind::choice || first.branches.size() > 64) return;
+  branches_are_indexed_ = true;
+  for (char32_t c = 0; c < branches_for_.size(); ++c) {
+    for (std::size_t i = 0; i < first.branches.size(); ++i) {
+      if (may_begin(first.branches[i], c)) branches_for_[c] |= std::uint64_t{1} << i;
+    }
+  }
+}
+
+bool SplitPattern::may_begin(std::size_t index, char32_t c) const {
+  const Node& node = nodes_[index];
+  switch (node.kind) {
+    case Node::Kind::end:
+      return true;
+    case Node::Kind::characters:
+      return classes_[node.characters].contains(c) || (node.least == 0 && may_begin(node.next, c));
+    case Node::Kind::not_ahead:
+      return !classes_[node.characters].contains(c) && may_begin(node.next, c);
+    case Node::Kind::choice:
+      break;
+  }
+  return std::any_of(node.branches.begin(), node.branches.end(), [&](std::size_t b) { return may_begin(b, c); });
 }
 
 bool SplitPattern::matches_nothing(std::size_t index) const {
@@ -112,7 +140,15 @@ struct SplitPattern::Run {
 
 std::optional<std::size_t> SplitPattern::match(std::string_view text, std::size_t begin, std::int64_t& steps) const {
   Run run{text, steps};
-  return match_node(run, start_, begin);
+  const auto first = static_cast<unsigned char>(text[begin]);
+  if (!branches_are_indexed_ || first >= 128) return match_node(run, start_, begin);
+  // What match_node() does, less the branches that cannot begin here.
+  --steps;
+  for (std::uint64_t branches = branches_for_[first]; branches != 0; branches &= branches - 1) {
+    const std::size_t branch = nodes_[start_].branches[static_cast<std::size_t>(std::countr_zero(branches))];
+    if (const auto end = match_node(run, branch, begin)) return end;
+  }
+  return std::nullopt;
 }
 
 std::optional<std::size_t> SplitPattern::match_node(Run& run, std::size_t index, std::size_t at) const {

@@ -78,6 +78,8 @@ class SplitPattern {
   struct Run;
   std::optional<std::size_t> match_node(Run& run, std::size_t node, std::size_t at) const;
   std::optional<std::size_t> match_characters(Run& run, const Node& node, std::size_t at) const;
+  void index_branches();
+  bool may_begin(std::size_t node, char32_t c) const;
   bool matches_nothing(std::size_t node) const;
   bool may_go_on_with_space(std::size_t node) const;
   bool always_takes_letter(std::size_t node, bool taken) const;
@@ -85,6 +87,9 @@ class SplitPattern {
   std::vector<CharacterClass> classes_;
   std::vector<Node> nodes_;  // the first is the end
   std::size_t start_ = 0;
+  std::array<std::uint64_t, 128>
+      branches_for_{};  // of the first choice, one bit each: those that may begin with the letter
+  bool branches_are_indexed_ = false;
   bool may_cross_words_ = true;
   bool takes_letters_ = false;
 };

@@ -1,67 +1,57 @@
-// One file of tokens, mapped into memory and never copied as a whole.
+// One file of tokens, never read as a whole into memory.
 //
-//   text    every byte is a token: the byte tokenizer is the identity, so there is nothing to prepare
-//   bin     llm.c's shards: 256 little-endian int32 (magic 20240520, version 1, number of tokens), then uint16 ids
-//   uint16  little-endian uint16 ids and nothing else (nanoGPT's files)
+//   text            every byte is a token: the byte tokenizer is the identity, so there is nothing to prepare
+//   bin             llm.c's shards: a header (llmc.h), then uint16 or uint32 ids, as its magic says
+//   uint16, uint32  little-endian ids and nothing else (nanoGPT's files are uint16)
 //
-// All ids are compared with the vocabulary once, when the file is opened: that reads the file from end to end, and a
-// wrong id is found before the first step instead of after a day. The file must not change while it is mapped.
+// All ids of a file of this machine are compared with the vocabulary once, when it is opened: that reads it from end to end,
+// and a wrong id is found before the first step instead of after a day. Those of a file that lies elsewhere are compared as
+// they are read.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
+#include <memory>
 #include <span>
 #include <string_view>
 
 #include "gossip/base/bytes.h"
 #include "gossip/base/error.h"
+#include "trainer/data/byte_file.h"
 
 namespace starling::trainer {
 
-enum class TokenFormat { automatic, bin, uint16, text };
+enum class TokenFormat { automatic, bin, uint16, uint32, text };
 
 // The value of `data.format`. Errors: bad_config, naming the known ones.
 Result<TokenFormat> token_format(std::string_view name);
-
-// A read-only mapping of a whole regular file.
-class MappedFile {
- public:
-  // Errors: not_found, io, bad_input (a folder or a device, or empty).
-  static Result<MappedFile> open(const std::filesystem::path& path);
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
-  ByteView bytes() const { return {data_, size_}; }
-
- private:
-  MappedFile(const std::byte* data, std::size_t size) : data_(data), size_(size) {}
-  const std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 // True for what no person would call text: a zero byte near the beginning.
 bool looks_binary(ByteView bytes);
 
 class TokenFile {
  public:
-  // `automatic`: bin when the magic is there, else uint16 for names that end in .bin, else text.
-  // Errors: as MappedFile::open; bad_input with what to do for a header that is not llm.c's, a length that the header
-  // does not announce, an odd length of uint16, binary bytes where text was expected, an id >= vocab_size.
-  static Result<TokenFile> open(const std::filesystem::path& path, TokenFormat format, std::int64_t vocab_size);
+  // `automatic`: bin when a magic is there, else by the name: uint16 for .bin and .uint16, uint32 for .uint32, else text.
+  // Errors: those of ByteFile::read; bad_input with what to do for a header that is not llm.c's, a length that the header
+  // does not announce or that is no whole number of ids, binary bytes where text was expected, an id >= vocab_size (names
+  // file, position and id).
+  static Result<TokenFile> open(std::shared_ptr<const ByteFile> file, TokenFormat format, std::int64_t vocab_size);
 
   std::int64_t size() const { return size_; }  // tokens
   bool is_text() const { return token_bytes_ == 1; }
-  // Tokens first .. first + out.size(). REQUIRES: they are inside [0, size()).
-  void read(std::int64_t first, std::span<std::int32_t> out) const;
+  // Tokens first .. first + out.size(). REQUIRES: they are inside [0, size()). Errors: those of ByteFile::read; bad_input for
+  // an id >= vocab_size.
+  Status read(std::int64_t first, std::span<std::int32_t> out) const;
 
  private:
-  TokenFile(MappedFile file, std::size_t header_bytes, std::size_t token_bytes);
-  Status check_ids(const std::filesystem::path& path, std::int64_t vocab_size) const;
+  TokenFile(std::shared_ptr<const ByteFile> file, std::size_t header_bytes, std::size_t token_bytes,
+            std::int64_t vocab_size);
+  Status check_ids() const;
 
-  MappedFile file_;
-  ByteView tokens_;
-  std::size_t token_bytes_;
+  std::shared_ptr<const ByteFile> file_;
+  std::int64_t header_bytes_;
+  std::int64_t token_bytes_;
   std::int64_t size_;
+  std::int64_t vocab_size_;
 };
 
 }  // namespace starling::trainer

@@ -8,10 +8,10 @@
 
 #include "gossip/base/log.h"
 #include "trainer/data/bpe_tokenizer.h"
+#include "trainer/data/byte_file.h"
 #include "trainer/data/byte_tokenizer.h"
 #include "trainer/data/json_text.h"
 #include "trainer/data/sentencepiece_tokenizer.h"
-#include "trainer/data/token_file.h"
 #include "trainer/data/utf8.h"
 
 namespace starling::trainer {

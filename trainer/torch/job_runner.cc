@@ -46,9 +46,14 @@ struct JobRunner::State {
       return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
     }
     const MicrobatchId& id = job.microbatch;
-    const TokenBatch tokens = job.pass == Pass::train ? source->sample(config.seed, job.slot, id.step, id.index)
-                                                      : source->validation(id.index & ~eval_index_bit);
-    const at::Tensor output = model->begin(id, tokens, job.pass);
+    const Result<TokenBatch> tokens = job.pass == Pass::train
+                                          ? source->sample(config.seed, job.slot, id.step, id.index)
+                                          : source->validation(id.index & ~eval_index_bit);
+    if (!tokens) {
+      log_error("a microbatch cannot begin: {}", tokens.error().message);
+      return ActivationMade{.microbatch = id, .output = nullptr};
+    }
+    const at::Tensor output = model->begin(id, *tokens, job.pass);
     // Where one stage holds all blocks, what it made goes straight into the loss: no other worker asks for its bytes.
     if (config.cut.size() == 1) return ActivationMade{.microbatch = id, .output = std::make_shared<const Bytes>()};
     return activation(id, output);

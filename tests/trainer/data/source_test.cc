@@ -10,6 +10,7 @@
 
 #include "tests/trainer/data/golden_file.h"
 #include "tests/trainer/data/scratch_files.h"
+#include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -37,21 +38,21 @@ TEST_F(SourceTest, ASampleIsAFunctionOfItsNameAlone) {
   const auto one = open({path});
   const auto two = open({path});
   ASSERT_TRUE(one && two);
-  const TokenBatch sample = one->sample(7, 1, 30, 2);
+  const TokenBatch sample = *one->sample(7, 1, 30, 2);
   EXPECT_EQ(sample.size(), 10u);
-  EXPECT_EQ(one->sample(7, 1, 31, 2).size(), 10u);  // what is drawn between changes nothing
-  EXPECT_EQ(two->sample(7, 1, 30, 2), sample);
-  EXPECT_NE(two->sample(8, 1, 30, 2), sample);
-  EXPECT_NE(two->sample(7, 2, 30, 2), sample);
-  EXPECT_NE(two->sample(7, 1, 29, 2), sample);
-  EXPECT_NE(two->sample(7, 1, 30, 3), sample);
+  EXPECT_EQ(one->sample(7, 1, 31, 2)->size(), 10u);  // what is drawn between changes nothing
+  EXPECT_EQ(*two->sample(7, 1, 30, 2), sample);
+  EXPECT_NE(*two->sample(8, 1, 30, 2), sample);
+  EXPECT_NE(*two->sample(7, 2, 30, 2), sample);
+  EXPECT_NE(*two->sample(7, 1, 29, 2), sample);
+  EXPECT_NE(*two->sample(7, 1, 30, 3), sample);
 }
 
 TEST_F(SourceTest, SequencesAreWindowsOfTheText) {
   const auto source = open({folder_.write("a.txt", ramp(200))});
   ASSERT_TRUE(source);
   for (std::uint32_t index = 0; index < 100; ++index) {
-    const TokenBatch batch = source->sample(1, 0, 1, index);
+    const TokenBatch batch = *source->sample(1, 0, 1, index);
     for (const std::size_t begin : {0u, 5u}) {
       for (std::size_t i = 1; i < 5; ++i) EXPECT_EQ(batch[begin + i], batch[begin] + static_cast<int>(i));
     }
@@ -67,11 +68,12 @@ TEST_F(SourceTest, HeldOutTextIsNeverSampledAndAllElseIs) {
   EXPECT_EQ(source->validation_tokens(), 10);
   std::set<std::int32_t> sampled;
   for (std::uint32_t index = 0; index < 2000; ++index) {
-    for (const std::int32_t token : source->sample(1, 0, 1, index)) sampled.insert(token);
+    const TokenBatch batch = *source->sample(1, 0, 1, index);
+    sampled.insert(batch.begin(), batch.end());
   }
   EXPECT_EQ(sampled.size(), 190u);
   // The last 5 of both files: values 96 to 100 and 196 to 200.
-  const TokenBatch held_out = source->validation(0);
+  const TokenBatch held_out = *source->validation(0);
   EXPECT_EQ(TokenBatch(held_out.begin(), held_out.begin() + 5), (TokenBatch{96, 97, 98, 99, 100}));
   for (const std::int32_t token : held_out) EXPECT_FALSE(sampled.contains(token)) << token;
 }
@@ -81,8 +83,8 @@ TEST_F(SourceTest, ValidationWindowsFollowEachOtherAndStartAgain) {
   ASSERT_TRUE(source);
   EXPECT_EQ(source->training_tokens(), 50);  // nothing is held out when data.val is given
   EXPECT_EQ(source->validation_windows(), 3);
-  EXPECT_EQ(source->validation(0), (TokenBatch{1, 2, 3, 4, 5, 5, 6, 7, 8, 9}));
-  EXPECT_EQ(source->validation(1), (TokenBatch{9, 10, 11, 12, 13, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(*source->validation(0), (TokenBatch{1, 2, 3, 4, 5, 5, 6, 7, 8, 9}));
+  EXPECT_EQ(*source->validation(1), (TokenBatch{9, 10, 11, 12, 13, 1, 2, 3, 4, 5}));
 }
 
 TEST_F(SourceTest, PatternsPassOverWhatIsNotText) {
@@ -131,6 +133,21 @@ TEST_F(SourceTest, TheTokenizerHasToFitTheModel) {
   EXPECT_THAT(open_with(path, 705, folder_.write("b.txt", ramp(200))), HasSubstr("starling tokenize"));
 }
 
+TEST_F(SourceTest, TellsDocumentsApart) {
+  const std::string path = golden_path("tokenizers/llama3.json");
+  const auto tokenizer = *Tokenizer::open(path);
+  const auto end = static_cast<std::uint16_t>(*tokenizer->end_of_text());
+  const auto begin = static_cast<std::uint16_t>(*tokenizer->begin_of_text());
+  const std::string shard =
+      folder_.write("a.bin", raw_ids({begin, 5, 6, end, begin, 7, 8, end, 9, begin, end, end, begin, 3, 4, 4, 4, 4}));
+  const auto source = Source::open({.train = {shard}, .val = {shard}, .tokenizer = path}, {1, 16}, 906);
+  ASSERT_TRUE(source) << source.error().message;
+  EXPECT_EQ(source->documents(*source->validation(0)),
+            (std::vector<std::int32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 4, 5, 5, 5, 5}));
+  const auto bytes = open({folder_.write("a.txt", ramp(100))});
+  EXPECT_EQ(bytes->documents(*bytes->sample(1, 0, 1, 0)), std::vector<std::int32_t>(8, 0));
+}
+
 // However the text is cut into files, a window reads the same tokens.
 RC_GTEST_PROP(TokenTextProperties, SlicesReadAsOneText, ()) {
   const ScratchFolder folder;
@@ -141,7 +158,7 @@ RC_GTEST_PROP(TokenTextProperties, SlicesReadAsOneText, ()) {
     const auto count = *rc::gen::inRange<std::size_t>(1, whole.size() - from + 1);
     const std::vector<std::uint16_t> part(whole.begin() + static_cast<std::ptrdiff_t>(from),
                                           whole.begin() + static_cast<std::ptrdiff_t>(from + count));
-    auto file = TokenFile::open(folder.write("part.bin", raw_ids(part)), TokenFormat::uint16, 65536);
+    auto file = TokenFile::open(*open_local(folder.write("part.bin", raw_ids(part))), TokenFormat::uint16, 65536);
     RC_ASSERT(file.has_value());
     text.append(std::make_shared<const TokenFile>(std::move(*file)), 0, static_cast<std::int64_t>(count));
     std::filesystem::remove(folder.path("part.bin"));  // the mapping stays
@@ -150,7 +167,7 @@ RC_GTEST_PROP(TokenTextProperties, SlicesReadAsOneText, ()) {
   RC_ASSERT(text.size() == static_cast<std::int64_t>(whole.size()));
   const auto first = *rc::gen::inRange<std::size_t>(0, whole.size());
   TokenBatch window(*rc::gen::inRange<std::size_t>(0, whole.size() - first + 1));
-  text.read(static_cast<std::int64_t>(first), window);
+  RC_ASSERT(text.read(static_cast<std::int64_t>(first), window).has_value());
   RC_ASSERT(std::equal(window.begin(), window.end(), whole.begin() + static_cast<std::ptrdiff_t>(first)));
 }
 
