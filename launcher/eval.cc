@@ -94,7 +94,7 @@ Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, 
   for (std::int64_t first = 0; first < windows.count; first += at_once) {
     trainer::TokenBatch batch;
     for (std::int64_t i = first; i < std::min(windows.count, first + at_once); ++i) {
-      const auto window = windows.source.validation(static_cast<std::uint32_t>(i));
+      const Result<trainer::TokenBatch> window = windows.source.validation(static_cast<std::uint32_t>(i));
       if (!window) return tl::unexpected(window.error());
       batch.insert(batch.end(), window->begin(), window->end());
     }
