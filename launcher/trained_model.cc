@@ -142,7 +142,7 @@ std::vector<Flag> trained_model_flags() {
           {"stages", Flag::Kind::integer, "N",
            "a model directory that is no run's checkpoint counts as N stages; default 1"},
           {"tokenizer", Flag::Kind::text, "PATH", "default: the checkpoint's own, or byte where 256 tokens are known"},
-          {"threads", Flag::Kind::integer, "N", "default: one a core"},
+          {"threads", Flag::Kind::integer, "N", "default: one a core; to generate with a small model, fewer"},
           {"json", Flag::Kind::toggle, "", "print one JSON object instead"}};
 }
 
