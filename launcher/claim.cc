@@ -44,10 +44,7 @@ Result<std::optional<ResumePoint>> resume_point(const RunDirectory& directory, c
   for (const std::string& why : out.passed_over) err << "passed over a damaged checkpoint: " << why << "\n";
   const std::string place = "'" + out.path.string() + "'";
   const auto cut = config.stage_layers();
-  const auto same = [](const trainer::StageLayers& a, const trainer::StageLayers& b) {
-    return a.first == b.first && a.last == b.last;
-  };
-  if (!std::equal(cut.begin(), cut.end(), checkpoint.manifest().cut.begin(), checkpoint.manifest().cut.end(), same)) {
+  if (checkpoint.manifest().cut != cut) {
     return fail(ErrorCode::bad_input, fmt::format("{} is cut into other stages than the run; {}", place, fix));
   }
   if (out.step >= config.planned_steps()) {

@@ -98,6 +98,10 @@ Result<trainer::Worker::Self::Resume> resume_from(const std::filesystem::path& p
     const auto values = checkpoint->array(stage, name);
     if (!values && values.error().code == ErrorCode::not_found) continue;
     if (!values) return tl::unexpected(values.error());
+    if (values->size() != phi->size()) {
+      return fail(ErrorCode::bad_input, fmt::format("{}: '{}' of stage {}: expected {} values, got {}", path.string(), name, stage,
+                                                    phi->size(), values->size()));
+    }
     *part = encoded(*values);
   }
   const auto scalars = nlohmann::json::parse(checkpoint->scalars(stage), nullptr, false);

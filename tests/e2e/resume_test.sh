@@ -113,6 +113,13 @@ PYTHON
     expect_end 100
     expect_learned_since "$from"
     stands 100 || fail "no checkpoint of the last step"
+    "$starling" eval "$run" --json > "$dir/eval.json" || fail "eval fails"
+    python3 - "$dir/eval.json" "$(last_val_loss)" <<'PYTHON' || fail "the checkpoint is not what was evaluated"
+import json, sys
+loss, said = json.load(open(sys.argv[1]))["loss"], float(sys.argv[2])
+print(f"validation loss {loss:.4f} of the last checkpoint, {said:.4f} in the run")
+sys.exit(abs(loss / said - 1) > 0.02)
+PYTHON
     ;;
   damaged)
     launch --set training.max_steps=100000

@@ -122,7 +122,7 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
       // what comes later
       {"model: {init_from: 3}\n", "run.yaml:5:20: model.init_from: expected a text or null, got 3; if it is one, write \"3\""},
       {"training: {max_steps: 100, dtype: float16}\n",
-       "run.yaml:5:35: training.dtype: expected auto, float32 or bfloat16, got 'float16' (did you mean 'float32'?)"},
+       "run.yaml:5:35: training.dtype: expected auto, float32 or bfloat16, got 'float16' (did you mean 'bfloat16'?)"},
       {"outer: {compression: int8}\n",
        "run.yaml:5:22: outer.compression: int8 comes in a later version; now it is none or bf16"},
       {"outer: {overlap: true}\n",

@@ -417,13 +417,7 @@ Status Checkpoint::check_values() const {
   for (std::size_t i = 0; i < manifest_.cut.size(); ++i) {
     const auto stage = static_cast<Stage>(i);
     if (const auto values = weights_.stage(manifest_.cut[i], stage); !values) return tl::unexpected(values.error());
-    const std::int64_t parameters = parameter_count(config_.model, manifest_.cut[i], stage);
     for (const StateArray& known : arrays(stage)) {
-      if (known.count != parameters) {
-        return fail(ErrorCode::bad_input, fmt::format("{}: array '{}': expected {} values, one a parameter of stage {}, got {}",
-                                                      states_[i].path().string(), shown(std::string_view(known.name)),
-                                                      parameters, stage, known.count));
-      }
       if (const auto values = array(stage, known.name); !values) return tl::unexpected(values.error());
     }
   }

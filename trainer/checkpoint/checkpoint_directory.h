@@ -105,7 +105,7 @@ class Checkpoint {
   std::string scalars(Stage stage) const;  // a JSON object
   // Errors: not_found: this stage has no such array; bad_input: a value that is not finite.
   Result<std::vector<float>> array(Stage stage, std::string_view name) const;
-  // That every weight and every value of every array is finite, and that each array has a value per parameter of its stage.
+  // That every weight and every value of every array is finite.
   // Errors: bad_input.
   Status check_values() const;
 

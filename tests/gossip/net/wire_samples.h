@@ -102,8 +102,8 @@ class WireSamples {
       case 3:
         return BackupPart{stage(), step(), round()};
       case 4:
-        return CheckpointPart{stage(), step(), round(), static_cast<std::uint8_t>(up_to(4)),
-                              std::max<Step>(0, step()), static_cast<std::int32_t>(1 + up_to(999))};
+        return CheckpointPart{stage(), step(), round(), static_cast<std::uint8_t>(up_to(4)), round(),
+                              static_cast<std::int32_t>(1 + up_to(999))};
       default:
         return MetricsText{};
     }
