@@ -181,6 +181,23 @@ TEST_F(CheckpointDirectory, ADamagedOneIsPassedOverAndSaid) {
               HasSubstr("is not in manifest.json"));
 }
 
+// A value that no writer lets through, under hashes that hold.
+TEST_F(CheckpointDirectory, AValueThatIsNotFiniteIsPassedOver) {
+  for (const std::string name : {"model-00001-of-00002.safetensors", "state-00002-of-00002.safetensors"}) {
+    write_good(10);
+    write_good(20);
+    std::string text = read_text(at(20) / name);
+    text.replace(text.size() - 4, 4, std::string("\0\0\xc0\x7f", 4));  // a quiet NaN
+    std::ofstream(at(20) / name, std::ios::binary) << text;
+    Manifest manifest = *parse_manifest(read_text(at(20) / "manifest.json"));
+    for (ManifestFile& file : manifest.files) {
+      if (file.name == name) file.digest.hash = xxh3_128(as_bytes(text));
+    }
+    std::ofstream(at(20) / "manifest.json", std::ios::binary) << manifest_text(manifest);
+    EXPECT_THAT(why_passed_over(), AllOf(HasSubstr(name), HasSubstr("finite")));
+  }
+}
+
 TEST_F(CheckpointDirectory, AnotherModelIsPassedOver) {
   write_good(10);
   ModelConfig other = model_;
