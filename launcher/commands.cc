@@ -1,5 +1,6 @@
 #include "launcher/commands.h"
 
+#include "launcher/inference_commands.h"
 #include "launcher/init.h"
 #include "launcher/join.h"
 #include "launcher/launch.h"
@@ -19,6 +20,8 @@ std::span<const Command> all_commands() {
       status_command(),
       plan_command(),
       tokenize_command(),
+      generate_command(),
+      eval_command(),
   };
   return commands;
 }

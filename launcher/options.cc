@@ -57,8 +57,9 @@ std::string help_of(const Command& command) {
   std::vector<std::pair<std::string, std::string>> rows;
   for (const Argument& argument : command.arguments) rows.emplace_back(argument.name, argument.help);
   for (const Flag& flag : command.flags) {
-    rows.emplace_back(fmt::format("--{}{}", flag.name, flag.value_name.empty() ? "" : " " + flag.value_name),
-                      flag.help);
+    const std::string letter = flag.letter == '\0' ? "" : fmt::format("-{}, ", flag.letter);
+    rows.emplace_back(
+        fmt::format("{}--{}{}", letter, flag.name, flag.value_name.empty() ? "" : " " + flag.value_name), flag.help);
   }
   rows.emplace_back("--help", "print this");
   return fmt::format("{}\n\n{}\n\n{}{}", synopsis(command), command.summary, columns(rows),
@@ -115,12 +116,13 @@ class CommandLine {
 
  private:
   static void declare(const Flag& flag, po::options_description& known) {
+    const std::string name = flag.letter == '\0' ? flag.name : fmt::format("{},{}", flag.name, flag.letter);
     if (flag.kind == Flag::Kind::toggle) {
-      known.add_options()(flag.name.c_str(), po::bool_switch());
+      known.add_options()(name.c_str(), po::bool_switch());
     } else if (flag.kind == Flag::Kind::list) {
-      known.add_options()(flag.name.c_str(), po::value<std::vector<std::string>>());
+      known.add_options()(name.c_str(), po::value<std::vector<std::string>>());
     } else {
-      known.add_options()(flag.name.c_str(), po::value<std::string>());
+      known.add_options()(name.c_str(), po::value<std::string>());
     }
   }
 

@@ -25,6 +25,7 @@ struct Flag {
   Kind kind = Kind::toggle;
   std::string value_name;  // "N", for the help; empty for a toggle
   std::string help;
+  char letter = '\0';  // 'p' for -p
 };
 
 struct Argument {

@@ -99,6 +99,25 @@ TEST(RareEnds, WithoutTakeoverALostStageIsSkippedToTheEnd) {
   EXPECT_GT(world.totals().completed_with_skips, 0);
 }
 
+// On slow lines an exchange lasts as long as a copy, so some of these joiners ask in its middle. The world compares each copy
+// with its donor; one with the weights of before the exchange would not be equal.
+TEST(RareEnds, ACopyAskedForDuringAnExchangeIsOfTheWeightsAfterIt) {
+  int copies = 0;
+  for (int i = 0; i < 24; ++i) {
+    SimWorld::Config config = swarm_config(11, 2, 2, 24);
+    config.network.link.latency = 150ms;
+    config.joiners = 1;
+    SimWorld world(config);
+    while (reached(world) < 8) world.run_until(world.now() + 100ms);
+    world.run_until(world.now() + i * 150ms);
+    world.apply({.kind = sim::Fault::Kind::join, .node = config.workers});
+    EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+    expect_good_end(world, 24);
+    for (const auto& node : world.nodes()) copies += node->copies > 0 ? 1 : 0;
+  }
+  EXPECT_GT(copies, 12) << "of 24 joiners";
+}
+
 // A member whose tensors are wrong: whoever gets them refuses and counts them, and the run goes on to its end.
 TEST(RareEnds, TensorsOfAWrongSizeAreRefusedAndTheRunGoesOn) {
   SimWorld world(swarm_config(5, 4, 2, 40));

@@ -4,6 +4,10 @@
 // of them instead of the few that fit into a short test; STARLING_SIM_TABLE=1 prints a line per run.
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <iostream>
 
 #include "tests/sim/scenario.h"
@@ -108,6 +112,39 @@ TEST(Swarm, EveryReplicaOfBothEndsDies) {
 }
 
 TEST(Swarm, AWorkerJoinsInTheMiddle) { play_all("a joiner", 2); }
+
+// At its second exchange a newcomer is as far from its partner as the others are from each other: over seeds, as single
+// pairs differ by a factor of three.
+TEST(Swarm, ANewcomerDivergesNoMoreThanTheOthers) {
+  std::vector<double> ratios;
+  for (const std::uint64_t seed : seeds(15)) {
+    Scenario scenario = named("a joiner", seed);
+    scenario.judge = [&](const SimWorld& world, std::vector<std::string>&) {
+      const SimWorld::Node& newcomer = *world.nodes()[world.config().workers];
+      std::vector<RoundReport> met;
+      for (const auto& [at, round] : newcomer.rounds) {
+        if (round.averaged && round.divergence) met.push_back(round);
+      }
+      if (met.size() < 2) return;
+      std::vector<double> others;
+      for (const auto& node : world.nodes()) {
+        if (node->role_stage != newcomer.role_stage || node.get() == &newcomer) continue;
+        for (const auto& [at, round] : node->rounds) {
+          const bool near = round.round + 1 >= met[1].round && round.round <= met[1].round + 1;
+          if (near && round.averaged && round.divergence && round.partner != newcomer.id) others.push_back(*round.divergence);
+        }
+      }
+      if (others.empty()) return;
+      std::sort(others.begin(), others.end());
+      ratios.push_back(*met[1].divergence / others[others.size() / 2]);
+    };
+    play(scenario);
+  }
+  ASSERT_GE(ratios.size(), 5U);
+  std::sort(ratios.begin(), ratios.end());
+  if (table_wanted()) std::cout << fmt::format("divergence of newcomers: {:.2f}\n", fmt::join(ratios, " "));
+  EXPECT_LE(ratios[ratios.size() / 2], 1.5);
+}
 
 TEST(Swarm, TheObserverDies) {
   for (const Outcome& outcome : play_all("the observer killed", 2)) {

@@ -36,7 +36,7 @@ namespace starling::trainer {
 struct CheckpointPlan {
   ModelConfig model;
   std::vector<StageLayers> cut;
-  SpecialTokens special;
+  SpecialIds special;
   std::string run_file;  // the resolved one, as text; not empty
   std::string run_id;
   std::string config_hash;
@@ -98,7 +98,7 @@ class Checkpoint {
   const std::filesystem::path& path() const { return path_; }
   const Manifest& manifest() const { return manifest_; }
   const ModelConfig& model() const { return config_.model; }
-  const SpecialTokens& special() const { return config_.special; }
+  const SpecialIds& special() const { return config_.special; }
   const ModelReader& weights() const { return weights_; }
 
   std::vector<StateArray> arrays(Stage stage) const;

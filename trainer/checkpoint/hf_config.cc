@@ -139,7 +139,7 @@ void read_rope(const Json& object, Fields& fields, ModelConfig& model, std::vect
   }
 }
 
-void read_special(Fields& fields, SpecialTokens& special) {
+void read_special(Fields& fields, SpecialIds& special) {
   const auto one = [&](const char* key, const Json& value) -> std::optional<std::int64_t> {
     if (value.is_number_integer() && value >= -1 && value < (std::int64_t{1} << 32)) {
       const auto id = value.get<std::int64_t>();
@@ -159,7 +159,7 @@ void read_special(Fields& fields, SpecialTokens& special) {
 
 }  // namespace
 
-std::string hf_config_text(const ModelConfig& model, const SpecialTokens& special, WeightDtype dtype) {
+std::string hf_config_text(const ModelConfig& model, const SpecialIds& special, WeightDtype dtype) {
   nlohmann::ordered_json out;
   out["architectures"] = {"LlamaForCausalLM"};
   out["model_type"] = model.model_type;

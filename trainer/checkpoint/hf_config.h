@@ -19,21 +19,21 @@
 namespace starling::trainer {
 
 // Ids with a meaning of their own; eos may be several. Kept for whoever generates; training does not look at them.
-struct SpecialTokens {
+struct SpecialIds {
   std::optional<std::int64_t> bos;
   std::vector<std::int64_t> eos;
   std::optional<std::int64_t> pad;
 
-  bool operator==(const SpecialTokens&) const = default;
+  bool operator==(const SpecialIds&) const = default;
 };
 
 struct HfConfig {
   ModelConfig model;
-  SpecialTokens special;
+  SpecialIds special;
 };
 
 // The text of config.json.
-std::string hf_config_text(const ModelConfig& model, const SpecialTokens& special, WeightDtype dtype);
+std::string hf_config_text(const ModelConfig& model, const SpecialIds& special, WeightDtype dtype);
 
 // Errors: bad_input; all fields that are wrong or unsupported, with their values, in one text.
 Result<HfConfig> parse_hf_config(std::string_view text);

@@ -17,7 +17,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-json written(const ModelConfig& model = tiny_model(), const SpecialTokens& special = {}) {
+json written(const ModelConfig& model = tiny_model(), const SpecialIds& special = {}) {
   return json::parse(hf_config_text(model, special, WeightDtype::float32));
 }
 
@@ -42,7 +42,7 @@ TEST(HfConfig, WhatIsWrittenIsRead) {
       model.rope_theta = 500000.0;
       model.rms_norm_eps = 1e-6;
       if (scaled) model.rope_scaling = RopeScaling{32.0, 1.0, 4.0, 8192};
-      const SpecialTokens special{.bos = 1, .eos = {2, 7}, .pad = 0};
+      const SpecialIds special{.bos = 1, .eos = {2, 7}, .pad = 0};
       const HfConfig back = read(written(model, special));
       EXPECT_THAT(differences(model, back.model, "a", "b"), IsEmpty());
       EXPECT_EQ(back.special, special);
@@ -159,7 +159,7 @@ TEST(HfConfig, ReadsWhatTransformersWrote) {
   const auto untied = read_hf_config(folder / "untied");
   ASSERT_TRUE(untied) << untied.error().message;
   EXPECT_THAT(differences(untied->model, tiny_model(), "a", "b"), IsEmpty());
-  EXPECT_EQ(untied->special, (SpecialTokens{.bos = 1, .eos = {2}, .pad = std::nullopt}));
+  EXPECT_EQ(untied->special, (SpecialIds{.bos = 1, .eos = {2}, .pad = std::nullopt}));
   const auto tied = read_hf_config(folder / "tied");
   ASSERT_TRUE(tied) << tied.error().message;
   EXPECT_TRUE(tied->model.tie_word_embeddings);
