@@ -194,6 +194,19 @@ TEST(BpeTokenizer, BytesWithoutATokenAreLeftOutOrUnknown) {
   EXPECT_EQ(ids_of("<unk>", true), (std::vector<TokenIds>{{2, 3, 2}, {0, 3, 1}, {2, 3, 1}}));
 }
 
+TEST(BpeTokenizer, AWholeWordIsTakenBeforeMergesWhereTheFileSaysSo) {
+  for (const bool ignore_merges : {false, true}) {
+    json file = json::parse(golden_text("tokenizers/gpt2.json"));
+    file["added_tokens"] = json::array();
+    file["model"]["vocab"] = {{"a", 0}, {"b", 1}, {"ab", 2}, {"aab", 3}};
+    file["model"]["merges"] = {"a b"};
+    file["model"]["ignore_merges"] = ignore_merges;
+    const auto tokenizer = *BpeTokenizer::create(std::move(*parse_tokenizer_json(file.dump())), std::nullopt);
+    EXPECT_EQ(*tokenizer->encode("aab"), ignore_merges ? (TokenIds{3}) : (TokenIds{0, 2}));
+    EXPECT_EQ(*tokenizer->encode("aaba"), (TokenIds{0, 2, 0}));
+  }
+}
+
 // A pattern that is slow on purpose ends in an error, not in a day.
 TEST(BpeTokenizer, ASlowPatternIsGivenUp) {
   json file = json::parse(golden_text("tokenizers/llama3.json"));
