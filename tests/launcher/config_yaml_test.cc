@@ -123,7 +123,7 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
       {"model: {init_from: ./old}\n",
        "run.yaml:5:9: 'model.init_from' comes in a later version of starling; remove it or set null"},
       {"training: {max_steps: 100, dtype: float16}\n",
-       "run.yaml:5:35: training.dtype: expected auto, float32 or bfloat16, got 'float16' (did you mean 'float32'?)"},
+       "run.yaml:5:35: training.dtype: expected auto, float32 or bfloat16, got 'float16' (did you mean 'bfloat16'?)"},
       {"outer: {compression: int8}\n",
        "run.yaml:5:22: outer.compression: int8 comes in a later version; now it is none or bf16"},
       {"outer: {overlap: true}\n",
