@@ -7,6 +7,7 @@
 
 #include "launcher/config_yaml.h"
 #include "launcher/supervisor.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 
 namespace starling::launcher {
 
@@ -22,7 +23,33 @@ bool holds_no_run(const RunDirectory& directory) {
   });
 }
 
+bool resumable(const RunDirectory& directory, const RunConfig& config) {
+  std::error_code failure;
+  const std::filesystem::directory_iterator entries(directory.checkpoints(config.checkpoint.dir), failure);
+  return !failure && config.checkpoint.resume == "auto" && std::any_of(begin(entries), end(entries), [](const auto& entry) {
+    return entry.path().filename().string().starts_with("step-");
+  });
+}
+
 }  // namespace
+
+Result<std::optional<ResumePoint>> resume_point(const RunDirectory& directory, const RunConfig& config, std::ostream& err) {
+  if (!resumable(directory, config)) return std::optional<ResumePoint>();
+  auto newest = trainer::newest_good(directory.checkpoints(config.checkpoint.dir), &config.model);
+  if (!newest) return tl::unexpected(newest.error());
+  for (const std::string& why : newest->passed_over) err << "passed over: " << why << "\n";
+  const trainer::Manifest& manifest = newest->checkpoint.manifest();
+  if (manifest.cut != config.stage_layers()) {
+    return fail(ErrorCode::bad_input, fmt::format("'{}' is cut into other stages than the run", newest->checkpoint.path().string()));
+  }
+  if (manifest.step >= config.planned_steps()) {
+    return fail(ErrorCode::failed,
+                fmt::format("the run in '{}' has reached its last step; its model is in '{}'. Give --fresh to move the run aside "
+                            "and start a new one, or set run.name to another name",
+                            directory.path.string(), newest->checkpoint.path().string()));
+  }
+  return ResumePoint{newest->checkpoint.path(), manifest.step};
+}
 
 Result<Claim> claim_directory(const RunDirectory& directory, OldRun old_run, std::ostream& err) {
   std::error_code failure;
@@ -35,10 +62,12 @@ Result<Claim> claim_directory(const RunDirectory& directory, OldRun old_run, std
     if (holds_no_run(directory)) return Claim{std::move(*lock), std::nullopt};
     const auto workers = living_workers(directory.path);
     if (old_run == OldRun::take_up) {
-      if (workers.empty() && read_members(directory).empty()) {
-        return fail(ErrorCode::failed, fmt::format("{} holds a run already, of which nobody is left; {}", quoted, fix));
-      }
       auto kept = read_run(directory);
+      const bool nobody = workers.empty() && read_members(directory).empty();
+      if (nobody && !(kept && resumable(directory, kept->config))) {
+        return fail(ErrorCode::failed,
+                    fmt::format("{} holds a run already, of which nobody is left and no checkpoint is there; {}", quoted, fix));
+      }
       if (!kept) {
         return fail(ErrorCode::failed,
                     fmt::format("{} holds a run whose place cannot be taken: {}; put that right, or {}", quoted,

@@ -222,6 +222,7 @@ using metrics::LoggingConfig;
 using net::NetworkConfig;
 using outer::OuterConfig;
 using pipeline::PipelineConfig;
+using trainer::CheckpointConfig;
 using trainer::DataConfig;
 using trainer::EvalConfig;
 using trainer::ModelConfig;
@@ -308,6 +309,11 @@ std::vector<Field> fields_of_the_swarm() {
       field("membership.join", &C::membership, &MembershipConfig::join, word_of({"token"})),
       listen_field("network.listen", &C::network),
       field("network.advertise", &C::network, &NetworkConfig::advertise, text),
+      field("checkpoint.dir", &C::checkpoint, &CheckpointConfig::dir, text),
+      field("checkpoint.interval", &C::checkpoint, &CheckpointConfig::interval, integer),
+      field("checkpoint.keep", &C::checkpoint, &CheckpointConfig::keep, integer),
+      field("checkpoint.resume", &C::checkpoint, &CheckpointConfig::resume, word_of({"auto", "never"})),
+      field("checkpoint.export_hf_on_finish", &C::checkpoint, &CheckpointConfig::export_hf_on_finish, boolean),
       field("eval.interval", &C::eval, &EvalConfig::interval, integer),
       field("eval.batches", &C::eval, &EvalConfig::batches, integer),
       field("logging.log_interval", &C::logging, &LoggingConfig::log_interval, integer),
@@ -341,7 +347,6 @@ std::vector<LaterKey> all_later_keys() {
       {"pipeline.step_overlap", [](const YamlValue& v) { return is_word(v, "auto") || is_zero(v); }, "auto"},
       {"network.relay", is_null, "null"},
       {"network.max_upload", is_null, "null"},
-      {"checkpoint", is_null, ""},
       {"eval.prompts", is_empty, "[]"},
       {"logging.tensorboard", is_false, "false"},
   };

@@ -1,11 +1,12 @@
 // What starling eval does, on a device.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numbers>
+#include <ostream>
 #include <string>
 
 #include "gossip/base/real_env.h"
@@ -84,7 +85,8 @@ struct Evaluated {
   double seconds = 0.0;
 };
 
-Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, int threads) {
+// `progress` null: nothing is shown on the way.
+Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, int threads, std::ostream* progress) {
   const std::int64_t seq_len = windows.source.shape().seq_len;
   const trainer::Evaluator evaluator(trained.model, trained.weights, seq_len, threads);
   const RealClock clock;
@@ -92,18 +94,23 @@ Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, 
   const std::int64_t at_once = std::max<std::int64_t>(1, batch_tokens / seq_len);
   double sum = 0.0;
   for (std::int64_t first = 0; first < windows.count; first += at_once) {
+    const std::int64_t end = std::min(windows.count, first + at_once);
     trainer::TokenBatch batch;
-    for (std::int64_t i = first; i < std::min(windows.count, first + at_once); ++i) {
+    for (std::int64_t i = first; i < end; ++i) {
       const Result<trainer::TokenBatch> window = windows.source.validation(static_cast<std::uint32_t>(i));
       if (!window) return tl::unexpected(window.error());
       batch.insert(batch.end(), window->begin(), window->end());
     }
     sum += evaluator.loss(batch);
     if (!std::isfinite(sum)) {
-      return fail(ErrorCode::bad_input,
-                  fmt::format("the loss of windows {} to {} is not finite: the model's weights have diverged", first,
-                              std::min(windows.count, first + at_once) - 1));
+      return fail(
+          ErrorCode::bad_input,
+          fmt::format("the loss of windows {} to {} is not finite: the model's weights have diverged", first, end - 1));
     }
+    if (progress == nullptr) continue;
+    *progress << fmt::format("\r{} of {} windows, loss {:.4f}", end, windows.count,
+                             sum / static_cast<double>(end * seq_len))
+              << (end == windows.count ? "\n" : "") << std::flush;
   }
   const std::int64_t tokens = windows.count * seq_len;
   return Evaluated{sum / static_cast<double>(tokens), tokens, seconds(clock.now() - begin)};
@@ -135,10 +142,12 @@ ExitCode run_eval(const Options& options) {
   if (!trained) return complain(options, "eval", trained.error());
   const auto windows = windows_of(options, *trained);
   if (!windows) return complain(options, "eval", windows.error());
-  if (!options.has("json")) options.err() << trained->text() << "\n";
-  const auto found = evaluate(*trained, *windows, *threads);
+  const bool json = options.has("json");
+  if (!json) options.err() << trained->text() << "\n";
+  const bool watched = !json && ::isatty(STDERR_FILENO) == 1;
+  const auto found = evaluate(*trained, *windows, *threads, watched ? &options.err() : nullptr);
   if (!found) return complain(options, "eval", found.error());
-  if (options.has("json")) {
+  if (json) {
     options.out() << to_json(*trained, *windows, *found);
   } else {
     options.out() << fmt::format("loss {:.4f} nats a token, perplexity {:.2f}; {} of {} windows of {} tokens\n",

@@ -20,6 +20,8 @@ using trainer::TokenIds;
 using trainer::Tokenizer;
 
 constexpr std::int64_t default_max_tokens = 256;
+// Below this a thread has less to do between two meetings than a meeting costs on a machine that has other work.
+constexpr std::size_t parameters_per_thread = 4'000'000;
 
 struct Request {
   std::string prompt;
@@ -129,7 +131,7 @@ class Printer {
 Result<Generated> generate(const TrainedModel& trained, const Tokenizer& tokenizer, const TokenIds& prompt,
                            const Request& request, int threads, Printer printer) {
   const auto read = static_cast<std::int64_t>(prompt.size());
-  const std::int64_t room = trained.model.max_position_embeddings - read;  // of the last token only its id is needed
+  const std::int64_t room = trained.model.max_position_embeddings - read;
   const std::int64_t most = std::min(request.max_tokens, room);
   Generated out;
   out.stopped = most < request.max_tokens ? Stopped::positions : Stopped::max_tokens;
@@ -204,10 +206,12 @@ ExitCode run_generate(const Options& options) {
   const auto prompt = prompt_ids(**tokenizer, request->prompt, trained->model);
   if (!prompt) return complain(options, "generate", prompt.error());
 
+  const int useful = static_cast<int>(std::max<std::size_t>(1, trained->weights.size() / parameters_per_thread));
+  const int used_threads = options.has("threads") ? *threads : std::min(*threads, useful);
   const bool json = options.has("json");
   if (!json) options.err() << trained->text() << "\n";
   const auto made =
-      generate(*trained, **tokenizer, *prompt, *request, *threads, Printer(json ? nullptr : &options.out()));
+      generate(*trained, **tokenizer, *prompt, *request, used_threads, Printer(json ? nullptr : &options.out()));
   if (!made) return complain(options, "generate", made.error());
   if (json) {
     options.out() << to_json(*trained, *request, *prompt, *made);

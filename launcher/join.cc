@@ -1,9 +1,11 @@
 #include "launcher/join.h"
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "gossip/base/log.h"
@@ -11,7 +13,9 @@
 #include "launcher/node.h"
 #include "launcher/run_directory.h"
 #include "metrics/process.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/worker/joiner.h"
+#include "trainer/worker/slow_weights.h"
 
 namespace starling::launcher {
 namespace {
@@ -72,7 +76,31 @@ struct Place {
   std::int64_t local_workers = 1;
   Duration wait{};
   trainer::DeviceWish device = trainer::DeviceWish::automatic;
+  std::filesystem::path resume;         // a checkpoint to go on from; empty: none
 };
+
+// What `--resume` names, for the Worker. Errors: those of Checkpoint::open; bad_input: no momentum or Adam state is no error.
+Result<trainer::Worker::Self::Resume> resume_from(const std::filesystem::path& path, const RunConfig& config) {
+  auto opened = trainer::Checkpoint::open(path, &config.model);
+  if (!opened) return tl::unexpected(opened.error());
+  auto checkpoint = std::make_shared<const trainer::Checkpoint>(std::move(*opened));
+  const auto load = [checkpoint, cut = config.stage_layers()](Stage stage) {
+    const auto part = [](const Result<std::vector<float>>& values) -> std::optional<trainer::EncodedPart> {
+      if (!values) return std::nullopt;  // the manifest says that it was missed
+      return trainer::EncodedPart{trainer::encode_values(*values, trainer::Encoding::fp32), trainer::Encoding::fp32};
+    };
+    const auto scalars = nlohmann::json::parse(checkpoint->scalars(stage), nullptr, false);
+    trainer::Load out;
+    out.stage = stage;
+    out.phi = part(checkpoint->weights().stage(cut[static_cast<std::size_t>(stage)], stage));
+    out.momentum = part(checkpoint->array(stage, "momentum"));
+    out.adam_m = part(checkpoint->array(stage, "adam_m"));
+    out.adam_v = part(checkpoint->array(stage, "adam_v"));
+    if (out.adam_m && out.adam_v && scalars.is_object()) out.adam_steps = scalars.value("adam_steps", std::int64_t{0});
+    return out;
+  };
+  return trainer::Worker::Self::Resume{checkpoint->manifest().step, load};
+}
 
 Result<trainer::DeviceWish> device_wish(const std::string& text) {
   if (text == "auto") return trainer::DeviceWish::automatic;
@@ -94,6 +122,7 @@ Result<Place> place_of(const Options& options, const net::JoinToken& token) {
   auto device = device_wish(options.text("device").value_or("auto"));
   if (!device) return tl::unexpected(device.error());
   out.device = *device;
+  out.resume = options.text("resume").value_or("");
   return out;
 }
 
@@ -188,6 +217,11 @@ Result<trainer::Worker::ExitReason> live(const Place& place, net::JoinToken toke
   const std::filesystem::path files = place.run_directory.empty() ? place.directory : place.run_directory;
   auto report = open_report(report_config(*config, token.grant.run, welcome->name), files, clock);
   if (!report) return tl::unexpected(report.error());
+  if (!place.resume.empty()) {
+    auto resume = resume_from(place.resume, *config);
+    if (!resume) return tl::unexpected(resume.error());
+    self.resume = std::move(*resume);
+  }
   self.admission = std::move(*welcome);
   Node node({*config, clock, **transport, credentials, **report, http->get(), device->compute.get(), device->take_completions},
             std::move(self), worker_config(*config, place.local_workers));
@@ -257,6 +291,7 @@ Command join_command() {
            {"wait", Kind::integer, "SECONDS", "how long to knock when nobody opens (default: 300)"},
            {"local-workers", Kind::integer, "N", "how many workers share this machine: cores and memory are divided"},
            {"run-dir", Kind::text, "DIR", "the run's own directory, when it is on this machine: log lines go there"},
+           {"resume", Kind::text, "CKPT", "the checkpoint that a run of which nobody was left goes on from"},
            {"log-file", Kind::toggle, "", "log to DIR/log.txt instead of stderr"}},
           run_join};
 }

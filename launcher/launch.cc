@@ -7,6 +7,7 @@
 #include "gossip/base/real_env.h"
 #include "gossip/net/address.h"
 #include "launcher/chaos.h"
+#include "launcher/checkpoint_collector.h"
 #include "launcher/claim.h"
 #include "launcher/config_yaml.h"
 #include "launcher/node.h"
@@ -20,6 +21,7 @@ namespace {
 constexpr Duration status_interval = std::chrono::seconds(5);
 constexpr Duration wait_for_workers = std::chrono::seconds(20);
 constexpr Duration wait_for_members = std::chrono::seconds(20);
+constexpr Duration wait_before_resume = std::chrono::seconds(8);  // for somebody who lives, when there is a checkpoint
 constexpr Duration say_waiting_interval = std::chrono::seconds(5);
 constexpr std::size_t most_members_kept = 256;
 
@@ -35,14 +37,15 @@ void make_absolute(std::vector<std::string>& paths) {
 
 class Launch {
  public:
-  // `kept`: the run whose observer's place is taken; none: a new one.
+  // `kept`: the run whose observer's place is taken; none: a new one. `resume`: its newest checkpoint.
   Launch(const Options& options, RunDirectory directory, RunConfig config, RunKeys keys, std::optional<KeptToken> kept,
-         std::vector<Chaos> chaos, std::int64_t workers)
+         std::optional<ResumePoint> resume, std::vector<Chaos> chaos, std::int64_t workers)
       : options_(options),
         directory_(std::move(directory)),
         config_(std::move(config)),
         keys_(std::move(keys)),
         kept_(std::move(kept)),
+        resume_(std::move(resume)),
         chaos_(std::move(chaos), config_.run.seed),
         workers_(workers) {}
 
@@ -52,8 +55,10 @@ class Launch {
   Status open_doors();
   Result<std::string> token();
   Result<std::unique_ptr<NodeReport>> open_report(const std::string& token);
-  Result<ExitCode> watch(Node& node, const NodeReport& report);
+  Result<ExitCode> watch(Node& node, NodeReport& report, CheckpointCollector& collector, bool started);
   Status start_workers();
+  Status resume();
+  void tell(const std::vector<CheckpointCollector::Outcome>& outcomes, NodeReport& report);
   void adopt_workers();
   void note_ended();
   void keep_up_files(Node& node, const NodeReport& report);
@@ -65,6 +70,7 @@ class Launch {
   RunConfig config_;
   RunKeys keys_;
   std::optional<KeptToken> kept_;  // of a run whose observer's place we take
+  std::optional<ResumePoint> resume_;  // of that run: where it goes on if nobody is left of it
   ChaosCrew chaos_;
   std::int64_t workers_;
   RealClock clock_;
@@ -84,9 +90,12 @@ class Launch {
 Status Launch::start_workers() {
   for (std::int64_t i = 0; i < workers_; ++i) {
     const std::string name = fmt::format("w{:02}", i);
-    if (auto made = make_worker_identity(directory_, keys_, name, clock_.unix_seconds()); !made) return made;
     const std::filesystem::path folder = directory_.worker(name);
-    const std::vector<std::string> arguments{"join",      directory_.token().string(),
+    // One that was here before goes on under its name.
+    if (!resume_ || !std::filesystem::exists(folder / "identity.key")) {
+      if (auto made = make_worker_identity(directory_, keys_, name, clock_.unix_seconds()); !made) return made;
+    }
+    std::vector<std::string> arguments{"join",      directory_.token().string(),
                                              "--name",    name,
                                              "--dir",     folder.string(),
                                              "--run-dir", directory_.path.string(),
@@ -96,9 +105,32 @@ Status Launch::start_workers() {
                                              "--log-file", "--local-workers",
                                              std::to_string(workers_),
                                              "--device",  options_.text("device").value_or("auto")};
+    if (resume_) arguments.insert(arguments.end(), {"--resume", resume_->path.string()});
     if (auto started = supervisor_.start(name, arguments, folder); !started) return started;
   }
   return {};
+}
+
+// Nobody is left of the run: it goes on from its newest checkpoint.
+Status Launch::resume() {
+  options_.err() << "nobody is left of this run; going on after step " << resume_->step << ", from "
+                 << resume_->path.string() << "\n";
+  events_->write("resume", {{"step", static_cast<std::int64_t>(resume_->step)}, {"path", resume_->path.string()}});
+  return start_workers();
+}
+
+void Launch::tell(const std::vector<CheckpointCollector::Outcome>& outcomes, NodeReport& report) {
+  for (const auto& [step, path, missed] : outcomes) {
+    report.checkpointed(path.has_value());
+    if (path) {
+      options_.err() << "checkpoint of step " << step << " in " << path->string()
+                     << (missed.empty() ? "" : " (it lacks: " + missed + ")") << "\n";
+      events_->write("checkpoint", {{"step", static_cast<std::int64_t>(step)}, {"path", path->string()}, {"missed", missed}});
+    } else {
+      options_.err() << "no checkpoint of step " << step << ": " << path.error().message << "; training goes on\n";
+      events_->write("checkpoint", {{"step", static_cast<std::int64_t>(step)}, {"error", path.error().message}});
+    }
+  }
 }
 
 // Those that the launcher before us started and that live: not our children, but as much ours as if they were.
@@ -111,7 +143,9 @@ void Launch::adopt_workers() {
   const auto count = static_cast<std::int64_t>(supervisor_.running().size());
   options_.err() << "this run has lost its launcher; taking the place (local workers that live: "
                  << (count > 0 ? names : "none") << ")\n";
-  if (count < workers_) {
+  if (count == 0 && resume_) {
+    options_.err() << "if nobody answers, it goes on after step " << resume_->step << " in " << seconds(wait_before_resume) << " s\n";
+  } else if (count < workers_) {
     options_.err() << "of " << workers_ << " local workers " << workers_ - count
                    << " do not live any more and are not started again; more can join by the token\n";
   }
@@ -224,6 +258,7 @@ Result<ExitCode> Launch::run() {
                              .http = http_->address(),
                              .admission = certificate};
   if (kept_) self.known = read_members(directory_);
+  const bool members_known = !self.known.empty();
   Node node({config_, clock_, *transport_, credentials, **report, http_.get(), nullptr, {}}, std::move(self),
             worker_config(config_, 1));
   worker_ = &node.worker();
@@ -233,27 +268,40 @@ Result<ExitCode> Launch::run() {
                  << "(whoever has this line can join until it expires, 7 days after it was made; it is also in "
                  << directory_.token().string() << ")\n"
                  << std::flush;
-  if (kept_) {
+  CheckpointCollector collector({.directory = directory_.checkpoints(config_.checkpoint.dir),
+                                 .keep = config_.checkpoint.keep,
+                                 .plan = {.model = config_.model,
+                                          .cut = config_.stage_layers(),
+                                          .special = {},
+                                          .run_file = resolved_file(config_),
+                                          .run_id = keys_.run.hex(),
+                                          .config_hash = to_hex(config_hash(config_))}});
+  (*report)->collect(&collector);
+  const bool alone = kept_ && resume_ && !members_known;
+  if (kept_ && !alone) {
     adopt_workers();
-  } else if (auto started = start_workers(); !started) {
+  } else if (auto started = alone ? resume() : start_workers(); !started) {
     return tl::unexpected(started.error());
   }
-  if (auto ended = watch(node, **report); !ended || *ended != ExitCode::ok) return ended;
+  if (auto ended = watch(node, **report, collector, alone); !ended || *ended != ExitCode::ok) return ended;
+  tell(collector.finish(node.worker().swarm().total_tokens(), clock_.now()), **report);
+  (*report)->collect(nullptr);
   end_workers();
   options_.err() << node.worker().exit()->why << "\n";
   return node.worker().exit()->exit == trainer::Worker::Exit::finished ? ExitCode::ok : ExitCode::unreachable;
 }
 
 // Until the run ends, or the user goes without waiting for that.
-Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
+Result<ExitCode> Launch::watch(Node& node, NodeReport& report, CheckpointCollector& collector, bool started) {
   const TimePoint began = clock_.now();
   int interrupts = 0;
-  bool heard = !kept_;
+  bool heard = !kept_ || started;
   while (node.turn(std::chrono::milliseconds(200))) {
     const TimePoint now = clock_.now();
     note_ended();
     chaos_.look(node.worker().swarm(), supervisor_, *events_, options_.err());
     say_waiting(node, now);
+    tell(collector.look(node.worker().swarm().total_tokens(), now), report);
     if (now >= files_at_ || node.worker().swarm().live_workers().size() > members_seen_) {
       files_at_ = now + status_interval;
       keep_up_files(node, report);
@@ -262,6 +310,10 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report) {
       heard = true;
       options_.err() << "the run goes on, and has a launcher again\n";
       events_->write("launcher_returned", {});
+    }
+    if (!heard && resume_ && now - began > wait_before_resume) {
+      heard = true;
+      if (auto resumed = resume(); !resumed) return tl::unexpected(resumed.error());
     }
     if (!heard && now - began > wait_for_members) {
       return fail(
@@ -332,9 +384,16 @@ ExitCode run_launch(const Options& options) {
     config = config_of(*claim->kept, config, options.err());
     token = std::move(claim->kept->token);
   }
+  std::optional<ResumePoint> resume;
+  if (claim->kept && config.checkpoint.resume == "auto" && living_workers(directory.path).empty()) {
+    auto found = resume_point(directory, config, options.err());
+    if (!found) return complain(options, found.error());
+    resume = std::move(*found);
+  }
   auto keys = claim->kept ? Result<RunKeys>(std::move(claim->kept->keys)) : found_run(directory, config);
   if (!keys) return complain(options, keys.error());
-  Launch launch(options, directory, std::move(config), std::move(*keys), std::move(token), std::move(chaos), workers);
+  Launch launch(options, directory, std::move(config), std::move(*keys), std::move(token), std::move(resume), std::move(chaos),
+                workers);
   auto code = launch.run();
   return code ? *code : complain(options, code.error());
 }

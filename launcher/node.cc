@@ -82,6 +82,7 @@ trainer::WorkerConfig worker_config(const RunConfig& config, std::int64_t local_
   out.scheduler = config.lr_scheduler;
   out.parallelism = config.parallelism;
   out.eval = config.eval;
+  out.checkpoint = config.checkpoint;
   out.outer = config.outer;
   out.pipeline = config.pipeline;
   out.membership = config.membership;

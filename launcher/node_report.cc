@@ -177,6 +177,19 @@ void NodeReport::round_trip(Duration took) { metrics_.network_round_trip().obser
 
 // ---------------------------------------------------------------- what other nodes say
 
+void NodeReport::checkpointed(bool written) {
+  metrics_.checkpoints(written ? "written" : "failed").add();
+  if (written) metrics_.checkpoint_last_success().set(clock_.unix_seconds());
+}
+
+bool NodeReport::wants(const net::CheckpointPart& part, std::uint64_t bytes) {
+  return collector_ != nullptr && collector_->wants(part, bytes);
+}
+
+void NodeReport::came(const NodeId& from, const net::CheckpointPart& part, const Buffer& values) {
+  if (collector_ != nullptr && collector_->wants(part, values->size())) collector_->came(from, part, *values, clock_.now());
+}
+
 void NodeReport::reported(const NodeId& from, const net::Report& report) {
   if (worker_->record().role != membership::Role::observer) return;
   auto line = metrics::metrics_line_from_json(report.lines);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "gossip/base/env.h"
+#include "launcher/checkpoint_collector.h"
 #include "metrics/event_log.h"
 #include "metrics/handles.h"
 #include "metrics/http_server.h"
@@ -58,6 +59,12 @@ class NodeReport final : public trainer::Listener {
   void reported(const NodeId& from, const net::Report& report) override;
   std::uint64_t rss_bytes() const override { return rss_bytes_; }
   void metrics_came(const NodeId& from, ByteView text) override;
+  bool wants(const net::CheckpointPart& part, std::uint64_t bytes) override;
+  void came(const NodeId& from, const net::CheckpointPart& part, const Buffer& values) override;
+  // Of a checkpoint that was written, or could not be.
+  void checkpointed(bool written);
+  // An observer's: where parts of checkpoints go from now on. It outlives the report or is taken away with null.
+  void collect(CheckpointCollector* collector) { collector_ = collector; }
 
   // About once a second: everything that HTTP threads may see from now on. Null before a worker is attached.
   std::shared_ptr<const metrics::HttpSnapshot> snapshot(TimePoint now);
@@ -84,6 +91,7 @@ class NodeReport final : public trainer::Listener {
   std::optional<metrics::LineFile> metrics_file_;
   std::optional<metrics::JsonEventLog> events_;
   trainer::Worker* worker_ = nullptr;
+  CheckpointCollector* collector_ = nullptr;
   std::vector<net::Report> reports_;
   std::map<NodeId, Seen> seen_;
   std::map<NodeId, Stage> stages_;           // of workers, as said last

@@ -173,6 +173,7 @@ std::vector<Finding> RunConfig::validate() const {
   findings.add_section("membership", membership.validate());
   findings.add_section("network", network.validate());
   findings.add_section("eval", eval.validate());
+  findings.add_section("checkpoint", checkpoint.validate());
   findings.add_section("logging", logging.validate());
   findings.add_section("http", http.validate());
   if (data.train.empty()) {

@@ -54,6 +54,7 @@ struct RunConfig {
   membership::MembershipConfig membership;
   net::NetworkConfig network;
   trainer::EvalConfig eval;
+  trainer::CheckpointConfig checkpoint;
   metrics::LoggingConfig logging;
   metrics::HttpConfig http;
 

@@ -29,6 +29,8 @@ struct RunDirectory {
   std::filesystem::path events_jsonl() const { return path / "events.jsonl"; }
   std::filesystem::path observer() const { return path / "observer"; }
   std::filesystem::path worker(const std::string& name) const { return path / "workers" / name; }
+  // `dir`: checkpoint.dir of the run file.
+  std::filesystem::path checkpoints(const std::string& dir) const { return path / dir; }
 };
 
 // {pid, http, run_id}: where the launcher of a run can be asked.

@@ -90,7 +90,7 @@ Result<Opened> open_model_directory(const fs::path& directory, trainer::HfConfig
 
 Result<Opened> open_directory(const Options& options, const fs::path& path) {
   const auto stages = options.integer("stages");
-  if (is_there(path / trainer::config_file)) {
+  if (is_there(path / trainer::config_file) || is_there(path / manifest_file)) {
     auto config = trainer::read_hf_config(path);
     if (!config) {
       const bool unsupported = config.error().code == ErrorCode::bad_input;
@@ -100,19 +100,17 @@ Result<Opened> open_directory(const Options& options, const fs::path& path) {
     if (!stages) return open_checkpoint(path);
     return fail(ErrorCode::usage, "--stages is for model directories of others; this checkpoint knows its stages");
   }
-  const fs::path checkpoints = is_there(path / "checkpoints") ? path / "checkpoints" : path;
-  auto newest = trainer::newest_good(checkpoints);
-  if (newest) {
-    if (stages)
-      return fail(ErrorCode::usage,
-                  "--stages is for model directories of others; this run's checkpoints know their stages");
-    for (const std::string& why : newest->passed_over) options.err() << "passed over: " << why << "\n";
-    return opened(std::move(newest->checkpoint));
-  }
-  if (!is_there(path))
+  if (!is_there(path)) {
     return fail(ErrorCode::not_found, fmt::format("'{}' does not exist; name a checkpoint's directory", path.string()));
-  return fail(newest.error().code, fmt::format("expected config.json and *.safetensors, or checkpoints of a run; {}",
-                                               newest.error().message));
+  }
+  auto newest = trainer::newest_good(is_there(path / "checkpoints") ? path / "checkpoints" : path);
+  if (!newest) {
+    return fail(newest.error().code, fmt::format("expected config.json and *.safetensors, or checkpoints of a run; {}",
+                                                 newest.error().message));
+  }
+  if (stages) return fail(ErrorCode::usage, "--stages is for model directories of others; this run knows its stages");
+  for (const std::string& why : newest->passed_over) options.err() << "passed over: " << why << "\n";
+  return opened(std::move(newest->checkpoint));
 }
 
 Result<std::optional<RunConfig>> run_of(const fs::path& directory) {
@@ -144,7 +142,7 @@ std::vector<Flag> trained_model_flags() {
           {"stages", Flag::Kind::integer, "N",
            "a model directory that is no run's checkpoint counts as N stages; default 1"},
           {"tokenizer", Flag::Kind::text, "PATH", "default: the checkpoint's own, or byte where 256 tokens are known"},
-          {"threads", Flag::Kind::integer, "N", "default: one a core"},
+          {"threads", Flag::Kind::integer, "N", "default: one a core; to generate with a small model, fewer"},
           {"json", Flag::Kind::toggle, "", "print one JSON object instead"}};
 }
 

@@ -150,6 +150,8 @@ class Metrics {
   Metric<Counter, std::string_view> training_tokens{registry_, "starling_training_tokens_total"};
   Metric<Gauge, std::string_view> validation_loss{registry_, "starling_validation_loss"};
   Metric<Histogram, StepPhase> step_duration{registry_, "starling_step_duration_seconds"};
+  Metric<Counter, std::string_view> checkpoints{registry_, "starling_checkpoints_total"};  // written, failed
+  Metric<Gauge> checkpoint_last_success{registry_, "starling_checkpoint_last_success_timestamp_seconds"};
   Metric<Counter, RoundResult> outer_rounds{registry_, "starling_outer_rounds_total"};
   Metric<Histogram> outer_round_duration{registry_, "starling_outer_round_duration_seconds"};
   Metric<Gauge, Stage> replica_divergence{registry_, "starling_replica_divergence_ratio"};

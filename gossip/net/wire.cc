@@ -150,6 +150,10 @@ PackedAbout pack_about(FlatBufferBuilder& b, const StatePart& a) {
 PackedAbout pack_about(FlatBufferBuilder& b, const BackupPart& a) {
   return {fbs::About::BackupPart, fbs::CreateBackupPart(b, a.stage, a.step, a.round).Union()};
 }
+PackedAbout pack_about(FlatBufferBuilder& b, const CheckpointPart& a) {
+  return {fbs::About::CheckpointPart,
+          fbs::CreateCheckpointPart(b, a.stage, a.step, a.round, a.part, a.adam_steps, a.replicas).Union()};
+}
 PackedAbout pack_about(FlatBufferBuilder& b, const MetricsText&) {
   return {fbs::About::MetricsText, fbs::CreateMetricsText(b).Union()};
 }

@@ -244,8 +244,18 @@ struct BackupPart {
 struct MetricsText {
   bool operator==(const MetricsText&) const = default;
 };
+// Of a worker's state at the end of a round, for whoever collects a checkpoint; fp32.
+struct CheckpointPart {
+  Stage stage = 0;
+  Step step = 0;               // the last one of that round
+  Round round = 0;
+  std::uint8_t part = 0;       // as StatePart's
+  std::int64_t adam_steps = 0;
+  std::int32_t replicas = 0;   // of its stage, as the sender sees them: so many slow weights come
+  bool operator==(const CheckpointPart&) const = default;
+};
 
-using About = std::variant<MicrobatchHeader, ExchangePart, StatePart, BackupPart, MetricsText>;
+using About = std::variant<MicrobatchHeader, ExchangePart, StatePart, BackupPart, MetricsText, CheckpointPart>;
 
 struct Offer {
   TransferId transfer;

@@ -142,6 +142,15 @@ class Decoder {
   BackupPart about(const fbs::BackupPart& in) {
     return {stage(in.stage()), step(in.step(), "step"), round(in.round())};
   }
+  CheckpointPart about(const fbs::CheckpointPart& in) {
+    require(in.adam_steps() >= 0, "adam_steps");
+    return {stage(in.stage()),
+            step(in.step(), "step"),
+            round(in.round()),
+            within<std::uint8_t>(in.part(), 0, 4, "part"),
+            in.adam_steps(),
+            within<std::int32_t>(in.replicas(), 1, 1 << 20, "replicas")};
+  }
   About about(const fbs::Offer& in) {
     if (!present(in.about(), "about")) return {};
     switch (in.about_type()) {
@@ -155,6 +164,8 @@ class Decoder {
         return about(*in.about_as_BackupPart());
       case fbs::About::MetricsText:
         return MetricsText{};
+      case fbs::About::CheckpointPart:
+        return about(*in.about_as_CheckpointPart());
       case fbs::About::NONE:
         break;
     }

@@ -4,6 +4,7 @@
 #   stage     SIGKILL of every worker of stage 2  launcher  SIGKILL of the launcher
 #   join      a worker that joins by token while the run trains
 #   relaunch  SIGKILL of the launcher; another takes its place, and lets a worker in by the old token
+#   resume    SIGKILL of everything; another launch goes on from the newest checkpoint that holds
 # Each ends only processes that it started.
 set -euo pipefail
 starling=$1
@@ -62,7 +63,9 @@ YAML
 run="$dir/runs/e2e"
 
 launch() {
-  "$starling" launch "$dir/run.yaml" --local-workers 8 "$@" > "$dir/launch.txt" 2>&1 &
+  local workers=(--local-workers 8)
+  [ "${1:-}" = --local-workers ] && workers=()
+  "$starling" launch "$dir/run.yaml" "${workers[@]}" "$@" > "$dir/launch.txt" 2>&1 &
   pids+=($!)
 }
 # Waits until metrics.jsonl has a line of step $1.
@@ -185,7 +188,7 @@ case "$case_name" in
     ;;
   relaunch)
     # Long enough for whatever machine this is; Ctrl-C ends it.
-    launch --set training.max_steps=100000
+    launch --set training.max_steps=100000 --set checkpoint.resume=never
     launcher=$!
     wait_for_step 10
     kill -9 "$launcher"
@@ -226,6 +229,69 @@ case "$case_name" in
     "$starling" launch "$dir/run.yaml" > "$dir/fourth.txt" 2>&1 || status=$?
     [ "$status" = 1 ] || fail "a launch after the end ended with $status"
     grep -q -- "--fresh" "$dir/fourth.txt" || { cat "$dir/fourth.txt"; fail "a launch after the end"; }
+    ;;
+  resume)
+    kill_all() {
+      local file
+      kill -9 "$launcher"
+      wait "$launcher" 2>/dev/null || true
+      for file in "$run"/workers/*/worker.json; do kill -9 "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$file")" 2>/dev/null || true; done
+      mv "$dir/launch.txt" "$dir/launch-1.txt"
+    }
+    again() {
+      launch "$@"
+      launcher=$!
+      status=0
+      wait "$launcher" || status=$?
+      [ "$status" = 0 ] || fail "the second launch ended with $status"
+      expect_end
+      grep -q "going on after step" "$dir/launch.txt" || fail "it does not say that it goes on"
+    }
+    # One stage, one replica: every loss comes again to the last digit.
+    one=(--local-workers 1 --set parallelism.stages=1 --set parallelism.replicas=1 --set checkpoint.interval=10)
+    launch "${one[@]}"
+    launcher=$!
+    wait_for "a checkpoint" test -e "$run/checkpoints/step-000020/manifest.json"
+    wait_for_step 23
+    kill_all
+    again "${one[@]}"
+    python3 - "$run/metrics.jsonl" <<'PYTHON' || fail "losses differ after the resume"
+import collections, json, sys
+losses = collections.defaultdict(set)
+twice = collections.Counter()
+for line in open(sys.argv[1]):
+    row = json.loads(line)
+    if "train/loss" in row:
+        losses[row["step"]].add(row["train/loss"])
+        twice[row["step"]] += 1
+again = [step for step, count in twice.items() if count > 1]
+print(f"steps that were made twice: {again}")
+sys.exit(not again or any(len(found) > 1 for found in losses.values()))
+PYTHON
+    # Four stages of two, and the newest checkpoint is cut off.
+    rm -rf "$run"
+    launch --set checkpoint.interval=10
+    launcher=$!
+    wait_for "a checkpoint" test -e "$run/checkpoints/step-000030/manifest.json"
+    kill_all
+    newest=$(ls "$run/checkpoints" | tail -n 1)
+    truncate -s 1000 "$run/checkpoints/$newest/model-00002-of-00004.safetensors"
+    again --set checkpoint.interval=10
+    grep -q "passed over: $newest: .*model-00002-of-00004" "$dir/launch.txt" || fail "the damaged one was not passed over"
+    [ "$(exit_codes)" = " 8 0 " ] || fail "exit codes are$(exit_codes)"
+    wait_for "the last checkpoint" test -e "$run/checkpoints/step-000060/manifest.json"
+    [ "$(ls "$run/checkpoints" | wc -l)" = 3 ] || fail "three are to be kept"
+    "$starling" eval "$run" --json > "$dir/eval.json" || fail "eval fails"
+    python3 - "$dir/eval.json" "$(last_val_loss)" <<'PYTHON' || fail "the checkpoint is not what was evaluated"
+import json, sys
+loss, said = json.load(open(sys.argv[1]))["loss"], float(sys.argv[2])
+print(f"validation loss {loss:.4f} of the last checkpoint, {said:.4f} in the run")
+sys.exit(abs(loss / said - 1) > 0.02)
+PYTHON
+    # It is finished: a new run has to be asked for.
+    status=0
+    "$starling" launch "$dir/run.yaml" > "$dir/third.txt" 2>&1 || status=$?
+    [ "$status" = 1 ] && grep -q -- "--fresh" "$dir/third.txt" || { cat "$dir/third.txt"; fail "a launch after the end"; }
     ;;
   *) fail "no such case: $case_name" ;;
 esac

@@ -136,8 +136,8 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
        "run.yaml:5:12: 'pipeline.stage_dropout' comes in a later version of starling; remove it or set 0.0"},
       {"pipeline: {activation_dtype: int8}\n",
        "run.yaml:5:30: pipeline.activation_dtype: int8 comes in a later version; now it is fp32 or bf16"},
-      {"checkpoint: {dir: checkpoints}\n",
-       "run.yaml:5:1: 'checkpoint' comes in a later version of starling; remove it"},
+      {"checkpoint: {resume: always}\n",
+       "run.yaml:5:22: checkpoint.resume: expected auto or never, got 'always'"},
       {"eval: {prompts: [\"Once upon a time\"]}\n",
        "run.yaml:5:8: 'eval.prompts' comes in a later version of starling; remove it or set []"},
       {"logging: {tensorboard: true}\n",
@@ -155,7 +155,6 @@ TEST(ConfigYaml, KeysOfLaterFeaturesMayBeOff) {
                                               "outer: {overlap: false}\n"
                                               "pipeline: {path_length: null, stage_dropout: 0.0, step_overlap: auto}\n"
                                               "network: {relay: null, max_upload: null}\n"
-                                              "checkpoint: null\n"
                                               "eval: {prompts: []}\n"
                                               "logging: {tensorboard: false}\n"),
               IsEmpty());

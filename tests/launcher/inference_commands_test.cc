@@ -188,6 +188,8 @@ TEST_F(InferenceCommands, ARunsDirectoryMeansItsNewestCheckpoint) {
   EXPECT_EQ(parsed(generate(path("run")))["step"], 10);
   EXPECT_NE(run_inference(generate(path("run"))).err.find("passed over: step-000020"), std::string::npos);
   expect_refused(ExitCode::failed, "its hash is not the one in manifest.json", generate(newest));
+  std::filesystem::remove(newest + "/config.json");
+  expect_refused(ExitCode::failed, "config.json", generate(newest));
 }
 
 TEST_F(InferenceCommands, LossIsTheMeanOfTheHeldOutWindows) {

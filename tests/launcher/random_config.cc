@@ -54,6 +54,10 @@ auto fields_of(const net::NetworkConfig& s) {
   const auto& [a, b, c] = s;
   return std::tie(a, b, c);
 }
+auto fields_of(const trainer::CheckpointConfig& s) {
+  const auto& [a, b, c, d, e] = s;
+  return std::tie(a, b, c, d, e);
+}
 auto fields_of(const trainer::EvalConfig& s) {
   const auto& [a, b] = s;
   return std::tie(a, b);
@@ -68,9 +72,9 @@ auto fields_of(const metrics::HttpConfig& s) {
 }
 auto sections_of(const RunConfig& s) {
   const auto& [version, run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership,
-               network, eval, logging, http] = s;
+               network, eval, checkpoint, logging, http] = s;
   return std::tie(run, model, data, training, optimizer, scheduler, parallelism, outer, pipeline, membership, network,
-                  eval, logging, http);
+                  eval, checkpoint, logging, http);
 }
 
 template <std::size_t Field = 0, typename Tuple>
@@ -162,7 +166,7 @@ void draw_training(Draw& draw, RunConfig& config) {
   }
   training.max_grad_norm = draw.number(0.1, 10.0);
   training.activation_checkpointing = draw.coin();
-  training.dtype = draw.one_of<std::string>({"auto", "float32"});
+  training.dtype = draw.one_of<std::string>({"auto", "float32", "bfloat16"});
   config.optimizer = {"adamw",
                       draw.number(1e-6, 1e-2),
                       draw.number(0.0, 0.99),
@@ -171,6 +175,8 @@ void draw_training(Draw& draw, RunConfig& config) {
                       draw.number(0.0, 1.0)};
   config.lr_scheduler.warmup_steps = draw.from(0, steps - 1);
   config.lr_scheduler.min_lr = config.optimizer.lr * draw.number(0.0, 1.0);
+  config.checkpoint = {draw.one_of<std::string>({"checkpoints", "/a b/ü", "no"}), draw.from(0, 10'000), draw.from(1, 9),
+                       draw.one_of<std::string>({"auto", "never"}), draw.coin()};
   config.eval = {draw.from(0, 10'000), draw.from(1, 100)};
 }
 

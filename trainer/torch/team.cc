@@ -38,7 +38,7 @@ void Team::work(int thread) {
 }
 
 void Team::meet() {
-  const std::int32_t meeting = meetings_.load(std::memory_order_acquire);
+  const std::uint32_t meeting = meetings_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     arrived_.store(0, std::memory_order_relaxed);
     meetings_.store(meeting + 1, std::memory_order_release);

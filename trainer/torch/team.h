@@ -41,7 +41,7 @@ class Team {
   void (*job_)(const void* work, int thread) = nullptr;  // null: the team is dissolved
   const void* work_ = nullptr;
   alignas(64) std::atomic<std::int32_t> arrived_{0};
-  alignas(64) std::atomic<std::int32_t> meetings_{0};
+  alignas(64) std::atomic<std::uint32_t> meetings_{0};
   std::vector<std::thread> others_;
 };
 

@@ -55,6 +55,7 @@ struct ParameterSpec {
 struct StageLayers {
   std::int64_t first = 0;
   std::int64_t last = 0;
+  bool operator==(const StageLayers&) const = default;
 };
 
 // `layers_per_stage` empty: as even as it goes, the remainder to the middle stages after stage 0 (stage 0 also pays for

@@ -107,6 +107,17 @@ std::vector<std::string> ParallelismConfig::validate() const {
   return problems;
 }
 
+std::vector<std::string> CheckpointConfig::validate() const {
+  Problems problems;
+  if (dir.empty()) problems.push_back("dir: expected a folder, got nothing; set checkpoints");
+  in_range(problems, "interval", interval, 0, max_steps_bound);
+  in_range(problems, "keep", keep, 1, 1'000'000);
+  if (resume != "auto" && resume != "never") {
+    problems.push_back(fmt::format("resume: expected auto or never, got '{}'", resume));
+  }
+  return problems;
+}
+
 std::vector<std::string> EvalConfig::validate() const {
   Problems problems;
   in_range(problems, "interval", interval, 0, max_steps_bound);

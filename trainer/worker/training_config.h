@@ -56,6 +56,21 @@ struct ParallelismConfig {
   std::vector<std::string> validate() const;
 };
 
+// Collected by the observer at the end of the round that `interval` steps lie in.
+struct CheckpointConfig {
+  std::string dir = "checkpoints";   // in the run's directory, if it is relative
+  std::int64_t interval = 500;       // steps; 0: none while the run lasts
+  std::int64_t keep = 3;             // the newest so many
+  std::string resume = "auto";       // auto | never: what `launch` does with a run of which nobody is left
+  bool export_hf_on_finish = true;   // one more after the last step
+
+  std::vector<std::string> validate() const;
+  // Whether the round that ends with step `last` (and began after step `before`) is to be collected.
+  bool due(Step before, Step last, bool run_ends) const {
+    return (run_ends && export_hf_on_finish) || (interval > 0 && last / interval > before / interval);
+  }
+};
+
 struct EvalConfig {
   std::int64_t interval = 500;  // steps; 0: only at the end
   std::int64_t batches = 50;    // windows of micro_batch_size sequences

@@ -298,6 +298,10 @@ void Worker::carry_out(const Bulk::OfferAnnounced& action) {
             }
             feed(Bulk::OfferTaken{from, offer});
           },
+          [&](const net::CheckpointPart& part) {
+            if (!env_.listener.wants(part, offer.bytes)) return refuse(from, offer.transfer, net::RefuseCode::malformed);
+            feed(Bulk::OfferTaken{from, offer});
+          },
           [&](const net::MetricsText&) {
             static constexpr std::uint64_t most_metrics_bytes = 1 << 20;
             if (offer.bytes > most_metrics_bytes) return refuse(from, offer.transfer, net::RefuseCode::malformed);

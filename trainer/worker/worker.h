@@ -60,6 +60,12 @@ class Worker {
     std::string http;
     // A worker comes through a seed (Joiner); an observer that founds a run has its certificate from the owner.
     std::variant<Credentials::Welcome, Bytes> admission;
+    // A run that goes on from a checkpoint: the last step of it, and a stage's state out of it.
+    struct Resume {
+      Step step = 0;
+      std::function<Load(Stage)> load;
+    };
+    std::optional<Resume> resume = {};
     std::vector<Bytes> known = {};       // an observer that comes back: signed records of members, to be asked for news
   };
   // The record of a node that has no stage yet: for its join request.
@@ -181,17 +187,22 @@ class Worker {
     net::BackupPart part;
     std::vector<NodeId> holders;
   };
+  struct CheckpointJob {
+    NodeId to;
+    net::CheckpointPart part;
+  };
   struct ServeJob {
     NodeId to;
     net::StatePart part;
   };
-  enum class WeightsFrom { seed, donor, neighbours };
+  enum class WeightsFrom { seed, donor, neighbours, checkpoint };
   struct LoadJob {
     Stage stage;
     WeightsFrom from;
+    std::int64_t adam_steps = 0;         // of a checkpoint
   };
   struct Unanswered {};                  // its answer says nothing that is not known
-  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, ServeJob, LoadJob, Unanswered>;
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, CheckpointJob, ServeJob, LoadJob, Unanswered>;
   void submit(Job job, JobFor what);
   void pump();
   void done(Completion completion);
@@ -200,6 +211,8 @@ class Worker {
   void finished(const SnapshotJob& job, const Completion& completion);
   void finished(const OuterJob& job, const Completion& completion);
   void finished(const BackupJob& job, const Completion& completion);
+  void finished(const CheckpointJob& job, const Completion& completion);
+  void send_checkpoint(Round round, bool run_ends);
   void finished(const ServeJob& job, const Completion& completion);
   void finished(const LoadJob& job, const Completion& completion);
   void finished(const Unanswered& job, const Completion& completion);
@@ -359,6 +372,7 @@ class Worker {
   membership::Record record_;
   bool training_started_ = false;        // originator: everything that a start needs was there for an interval, once
   TimePoint start_at_ = never;
+  bool last_round_ = false;              // the round that is being ended is the run's last
   TimePoint report_at_{};
 
   // letting others in

@@ -20,6 +20,7 @@ struct WorkerConfig {
   SchedulerConfig scheduler;
   ParallelismConfig parallelism;
   EvalConfig eval;
+  CheckpointConfig checkpoint;
   outer::OuterConfig outer;
   pipeline::PipelineConfig pipeline;
   membership::MembershipConfig membership;

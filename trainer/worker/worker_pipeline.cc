@@ -139,6 +139,9 @@ void Worker::carry_out(const Bulk::Delivered& action) {
   } else if (const auto* backup = std::get_if<net::BackupPart>(&action.offer.about)) {
     counters_.received_bytes[WorkerCounters::state] += size;
     keep_backup(*backup, action.buffer);
+  } else if (const auto* collected = std::get_if<net::CheckpointPart>(&action.offer.about)) {
+    counters_.received_bytes[WorkerCounters::state] += size;
+    env_.listener.came(action.from, *collected, action.buffer);
   } else {
     env_.listener.metrics_came(action.from, *action.buffer);
   }

@@ -87,6 +87,9 @@ class Listener {
   // Memory of this process now, for the record.
   virtual std::uint64_t rss_bytes() const = 0;
   virtual void metrics_came(const NodeId& from, ByteView text) = 0;
+  // Parts of a checkpoint, for an observer that collects them: whether an offer of so many bytes is wanted, and what came.
+  virtual bool wants(const net::CheckpointPart&, std::uint64_t) { return false; }
+  virtual void came(const NodeId&, const net::CheckpointPart&, const Buffer&) {}
 };
 
 }  // namespace starling::trainer

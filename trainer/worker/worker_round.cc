@@ -101,6 +101,7 @@ void Worker::carry_out(const StageStep::TrainingEnded&) {
 
 void Worker::carry_out(const StageStep::EndRound& action) {
   round_ended_at_ = now_;
+  last_round_ = action.last;
   divergence_.reset();
   feed(Exchange::RoundEnded{action.round, stage_, stage_step_->tau().value_or(tau_before_first_step)});
 }
@@ -193,6 +194,7 @@ void Worker::carry_out(const Exchange::RoundFinished& action) {
     submit(Encode{StatePart::phi, Encoding::bf16},
            BackupJob{{.stage = stage_, .step = stage_step_->step() - 1, .round = action.round}, plan.holders});
   }
+  send_checkpoint(action.round, last_round_);
   feed(StageStep::RoundFinished{});
   serve_those_who_waited();
   if (is_originator()) feed(Originator::Look{});
@@ -225,6 +227,43 @@ void Worker::keep_backup(const net::BackupPart& part, Buffer buffer) {
     if (record_.backups.size() < most_backups_said) record_.backups.push_back({stage, kept.front().first.step});
   }
   publish(View::SelfChanged::Kind::routine);
+}
+
+// ---------------------------------------------------------------- checkpoints
+
+// Each replica's slow weights, of which the collector takes the mean; momentum and Adam's state from one of them. After an
+// exchange the weights are the slow weights, and the device runs these jobs before any of the next step.
+void Worker::send_checkpoint(Round round, bool run_ends) {
+  const Step step = stage_step_->step() - 1;
+  if (!config_.checkpoint.due((round - 1) * config_.outer.local_steps, step, run_ends)) return;
+  std::optional<NodeId> collector;
+  for (const auto& [id, peer] : swarm().peers) {
+    const bool watches = peer.record.role == membership::Role::observer && peer.state == membership::PeerState::active;
+    if (watches && !collector) collector = id;
+  }
+  if (!collector) return;
+  const std::vector<NodeId>& replicas = swarm().live_replicas(stage_);
+  std::vector<StatePart> parts{StatePart::phi};
+  if (!replicas.empty() && replicas.front() == self_.id) {
+    parts.insert(parts.end(), {StatePart::momentum, StatePart::adam_m, StatePart::adam_v});
+  }
+  for (const StatePart part : parts) {
+    submit(Encode{part, Encoding::fp32},
+           CheckpointJob{*collector,
+                         {.stage = stage_,
+                          .step = step,
+                          .round = round,
+                          .part = static_cast<std::uint8_t>(part),
+                          .adam_steps = adam_steps_,
+                          .replicas = static_cast<std::int32_t>(std::max<std::size_t>(1, replicas.size()))}});
+  }
+}
+
+void Worker::finished(const CheckpointJob& job, const Completion& completion) {
+  const auto* made = std::get_if<StateMade>(&completion.result);
+  if (made == nullptr || made->bytes == nullptr) return;
+  counters_.sent_bytes[WorkerCounters::state] += static_cast<std::int64_t>(made->bytes->size());
+  offer_buffer(job.to, job.part, made->bytes);
 }
 
 // ---------------------------------------------------------------- state for others
@@ -406,7 +445,10 @@ void Worker::finished(const LoadJob& job, const Completion& completion) {
     return;
   }
   if (loaded->error && job.from == WeightsFrom::neighbours) return draw_weights(job.stage);
-  STARLING_CHECK(!loaded->error, "weights drawn from the seed always fit");
+  STARLING_CHECK(!loaded->error, "weights drawn from the seed or verified always fit");
+  if (job.from == WeightsFrom::checkpoint) {
+    return took_over_or_joined(job.stage, job.from, self_.resume->step + 1, Duration::zero(), job.adam_steps);
+  }
   took_over_or_joined(job.stage, job.from, swarm().largest_done() + 1, Duration::zero(), 0);
 }
 
@@ -422,7 +464,7 @@ void Worker::carry_out(const CatchUp::Finished& action) {
 }
 
 void Worker::took_over_or_joined(Stage stage, WeightsFrom from, Step donor_step, Duration tau, std::int64_t adam_steps) {
-  static constexpr std::string_view names[] = {"seed", "copy", "neighbours"};
+  static constexpr std::string_view names[] = {"seed", "copy", "neighbours", "checkpoint"};
   Step step = donor_step;
   if (copy_for_ == CopyFor::takeover) {
     ++counters_.takeovers;
@@ -453,7 +495,9 @@ void Worker::become_active(Stage stage, Step step, Duration tau, std::int64_t ad
   record_.done = is_originator() ? step - 1 : -1;
   record_.step = step;
   record_.round = config_.outer.round_of(step);
-  if (step > 1) training_started_ = true;
+  // Whoever goes on from a checkpoint waits for the others, like at the start of a run.
+  const bool resumed = self_.resume && step == self_.resume->step + 1;
+  if (step > 1 && !resumed) training_started_ = true;
   publish(View::SelfChanged::Kind::important);
   if (is_originator()) feed(View::DoneCame{self_.id, {self_.boot, step - 1}});
   feed(StageStep::Adopted{step, tau, stage, kept_bytes(stage)});
@@ -483,7 +527,15 @@ void Worker::carry_out(const CatchUp::Exhausted& action) {
 void Worker::begin_loading() {
   life_ = Life::loading;
   copy_for_ = CopyFor::joining;
-  if (swarm().largest_done() <= 0) {
+  Step done = 0;  // of those who are still there: of a run that goes on from a checkpoint the view knows the dead
+  for (const NodeId& id : swarm().live_originators()) done = std::max(done, swarm().find(id)->done);
+  if (self_.resume && done <= self_.resume->step) {
+    copying_stage_ = stage_;
+    drop_everything();
+    Load load = self_.resume->load(stage_);
+    const std::int64_t steps = load.adam_steps;
+    submit(std::move(load), LoadJob{stage_, WeightsFrom::checkpoint, steps});
+  } else if (swarm().largest_done() <= 0) {
     draw_weights(stage_);
   } else {
     copy(CopyFor::joining, stage_, CatchUp::From::replica);

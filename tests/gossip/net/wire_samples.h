@@ -81,7 +81,7 @@ class WireSamples {
     return out;
   }
   About about() {
-    switch (random_.below(5)) {
+    switch (random_.below(6)) {
       case 0: {
         MicrobatchHeader h;
         h.id = microbatch();
@@ -101,6 +101,9 @@ class WireSamples {
         return StatePart{number(), stage(), static_cast<std::uint8_t>(up_to(2)), static_cast<std::uint8_t>(up_to(1))};
       case 3:
         return BackupPart{stage(), step(), round()};
+      case 4:
+        return CheckpointPart{stage(), step(), round(), static_cast<std::uint8_t>(up_to(4)), round(),
+                              static_cast<std::int32_t>(1 + up_to(999))};
       default:
         return MetricsText{};
     }
