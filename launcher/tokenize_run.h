@@ -27,7 +27,7 @@ struct TokenizeJob {
   trainer::ShardSpec shards;  // without the vocabulary, which is the tokenizer's
   trainer::SpecialNames names = trainer::SpecialNames::text;
   int threads = 1;
-  std::int64_t mark_bytes = std::int64_t{64} << 20;  // of text between two marks
+  std::int64_t mark_bytes = std::int64_t{16} << 20;  // of text between two marks
 };
 
 struct TokenizeProgress {

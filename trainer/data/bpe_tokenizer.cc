@@ -182,7 +182,7 @@ std::optional<AddedTokenFinder::Found> AddedTokenFinder::next(std::string_view t
 }
 
 BpeTokenizer::BpeTokenizer(TokenizerJson file)
-    : pairs_(file.words, file.merges, file.whole_words),
+    : pairs_(file.words, file.merges, file.whole_words, file.unknown),
       stages_(std::move(file.stages)),
       literal_(group(file.added, false)),
       normalized_(group(file.added, true)),

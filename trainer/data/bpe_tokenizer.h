@@ -47,7 +47,7 @@ class BpeTokenizer : public Tokenizer {
   std::optional<std::int32_t> end_of_text() const override { return end_of_text_; }
   std::optional<std::int32_t> find(std::string_view content) const override;
   std::size_t cut(std::string_view text) const override;
-  // Bytes that no token stands for: a text loses them, as it does with Python's `tokenizers`.
+  // Bytes that no token stands for. Without an unk_token a text loses them, as it does with Python's `tokenizers`.
   const std::vector<std::uint8_t>& missing_bytes() const { return pairs_.missing_bytes(); }
 
  private:

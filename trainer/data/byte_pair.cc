@@ -20,8 +20,9 @@ std::size_t spread(std::uint64_t pair) {
 
 }  // namespace
 
-BytePairs::BytePairs(const std::vector<std::string>& bytes_of, const std::vector<Merge>& merges, WholeWords whole_words)
-    : rules_(std::bit_ceil(2 * merges.size() + 2)) {
+BytePairs::BytePairs(const std::vector<std::string>& bytes_of, const std::vector<Merge>& merges, WholeWords whole_words,
+                     Unknown unknown)
+    : unknown_(unknown), rules_(std::bit_ceil(2 * merges.size() + 2)) {
   id_of_byte_.fill(-1);
   for (std::size_t id = 0; id < bytes_of.size(); ++id) {
     if (bytes_of[id].size() == 1) {
@@ -62,10 +63,19 @@ void BytePairs::append(std::string_view word, Workspace& workspace, std::vector<
   }
   auto& symbols = workspace.symbols_;
   symbols.clear();
+  bool after_unknown = false;
   for (const char c : word) {
-    const std::int32_t id = id_of_byte_[static_cast<unsigned char>(c)];
+    std::int32_t id = id_of_byte_[static_cast<unsigned char>(c)];
+    const bool is_unknown = id < 0;
+    if (is_unknown) {
+      const bool left_out = !unknown_.id || (unknown_.fused && after_unknown);
+      after_unknown = true;
+      if (left_out) continue;
+      id = *unknown_.id;
+    }
+    after_unknown = is_unknown;
     const auto index = static_cast<std::int32_t>(symbols.size());
-    if (id >= 0) symbols.push_back({id, index - 1, index + 1});
+    symbols.push_back({id, index - 1, index + 1});
   }
   if (symbols.empty()) return;
   symbols.back().next = -1;

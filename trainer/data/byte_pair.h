@@ -32,9 +32,16 @@ class BytePairs {
     taken,   // that token, whatever the merges would make of it
   };
 
+  // The token for bytes that no token stands for.
+  struct Unknown {
+    std::optional<std::int32_t> id;  // none: such bytes are left out
+    bool fused = false;              // one for all that stand side by side
+  };
+
   // `bytes_of[id]` are the bytes of a token that words can consist of; empty for others. REQUIRES: the ids of `merges` are
   // inside of it; no pair stands twice.
-  BytePairs(const std::vector<std::string>& bytes_of, const std::vector<Merge>& merges, WholeWords whole_words);
+  BytePairs(const std::vector<std::string>& bytes_of, const std::vector<Merge>& merges, WholeWords whole_words,
+            Unknown unknown);
   BytePairs(const BytePairs&) = delete;
   BytePairs& operator=(const BytePairs&) = delete;
 
@@ -42,7 +49,7 @@ class BytePairs {
   const std::vector<std::uint8_t>& missing_bytes() const { return missing_; }
 
   class Workspace;  // what encoding a word needs; one for each thread
-  // Appends the ids of one word; bytes that no token stands for are left out.
+  // Appends the ids of one word.
   void append(std::string_view word, Workspace& workspace, std::vector<std::int32_t>& out) const;
 
  private:
@@ -56,6 +63,7 @@ class BytePairs {
   void merge(Workspace& workspace) const;
   void propose(std::int32_t left, Workspace& workspace) const;
 
+  Unknown unknown_;
   std::array<std::int32_t, 256> id_of_byte_;
   std::vector<std::uint8_t> missing_;
   std::unordered_map<std::string_view, std::int32_t> whole_words_;  // empty unless they are taken

@@ -53,7 +53,9 @@ TokenizerResult open_json(const std::filesystem::path& path) {
   const auto& missing = (*tokenizer)->missing_bytes();
   const bool some_matter = std::any_of(missing.begin(), missing.end(),
                                        [](std::uint8_t byte) { return byte < 0xc0 || (byte > 0xc1 && byte < 0xf5); });
-  if (some_matter) log_warning("{}: {} bytes have no token; a text loses them", path.string(), missing.size());
+  if (some_matter)
+    log_warning("{}: {} bytes have no token: a text loses them, or they become unk_token", path.string(),
+                missing.size());
   return *tokenizer;
 }
 

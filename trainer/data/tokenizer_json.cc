@@ -191,13 +191,14 @@ class Reader {
     fields.off("continuing_subword_prefix", "null");
     fields.off("end_of_word_suffix", "null");
     fields.off("byte_fallback", "false (a tokenizer of another kind: only byte-level BPE is known)");
-    fields.ignore("fuse_unk");  // of unk_token
+    out_.unknown.fused = fields.boolean("fuse_unk", false);
     if (fields.boolean("ignore_merges", false)) out_.whole_words = BytePairs::WholeWords::taken;
     vocabulary(fields);
     merges(fields);
-    const bool all_bytes = std::all_of(byte_is_there_.begin(), byte_is_there_.end(), [](bool there) { return there; });
-    if (!fields.at("unk_token").is_null() && !all_bytes) {
-      fields.refuse("unk_token", "null, or a vocabulary with a token for each of the 256 bytes");
+    if (const json& unknown = fields.at("unk_token"); !unknown.is_null()) {
+      const auto known = unknown.is_string() ? id_of_.find(unknown.get<std::string>()) : id_of_.end();
+      if (known == id_of_.end()) return fields.refuse("unk_token", "null or a token of model.vocab");
+      out_.unknown.id = known->second;
     }
   }
 
@@ -208,9 +209,7 @@ class Reader {
       const std::string name = fmt::format("model.vocab['{}']", shown(content));
       const auto number = id_at(id, vocab.size(), name);
       if (!number || !put(content, *number, name)) return;
-      std::string bytes = from_byte_alphabet(content).value_or("");
-      if (bytes.size() == 1) byte_is_there_[static_cast<unsigned char>(bytes[0])] = true;
-      out_.words[static_cast<std::size_t>(*number)] = std::move(bytes);
+      out_.words[static_cast<std::size_t>(*number)] = from_byte_alphabet(content).value_or("");
     }
   }
 
@@ -332,7 +331,6 @@ class Reader {
   TokenizerJson out_;
   Fault fault_;
   bool byte_level_seen_ = false;
-  std::array<bool, 256> byte_is_there_{};
   std::unordered_map<std::string, std::int32_t> id_of_;
 };
 

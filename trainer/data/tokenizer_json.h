@@ -46,6 +46,7 @@ struct TokenizerJson {
   std::vector<std::string> words;     // by id, the bytes; empty for tokens that no word contains
   std::vector<Merge> merges;
   BytePairs::WholeWords whole_words = BytePairs::WholeWords::merged;
+  BytePairs::Unknown unknown;
   std::vector<SplitStage> stages;
   std::vector<AddedToken> added;
   std::optional<std::int32_t> begin_of_text;

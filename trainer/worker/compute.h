@@ -128,7 +128,7 @@ using Job = std::variant<Begin, Forward, Loss, Backward, DropKept, OptimizerStep
 
 struct ActivationMade {
   MicrobatchId microbatch;
-  Buffer output;  // null: the input was not finite, nothing is kept
+  Buffer output;  // null: the input was not finite, or the tokens could not be read; nothing is kept
 };
 struct LossMade {
   MicrobatchId microbatch;

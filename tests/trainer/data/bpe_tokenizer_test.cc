@@ -174,6 +174,39 @@ TEST(BpeTokenizer, TheFileBesideItNamesTheEnd) {
               HasSubstr("tokenizer_config.json: eos_token: expected a text, got 7"));
 }
 
+// Checked by hand against Python's `tokenizers`.
+TEST(BpeTokenizer, BytesWithoutATokenAreLeftOutOrUnknown) {
+  const auto ids_of = [](const json& unknown, bool fused) {
+    json file = json::parse(golden_text("tokenizers/gpt2.json"));
+    file["added_tokens"] = json::array();
+    file["model"]["vocab"] = {{"a", 0}, {"b", 1}, {"ab", 2}, {"<unk>", 3}};
+    file["model"]["merges"] = {"a b"};
+    file["model"]["unk_token"] = unknown;
+    file["model"]["fuse_unk"] = fused;
+    auto description = parse_tokenizer_json(file.dump());
+    EXPECT_TRUE(description) << description.error().message;
+    const auto tokenizer = *BpeTokenizer::create(std::move(*description), std::nullopt);
+    EXPECT_EQ(tokenizer->missing_bytes().size(), 254u);
+    return std::vector<TokenIds>{*tokenizer->encode("abxyab"), *tokenizer->encode("axb"), *tokenizer->encode("abéb")};
+  };
+  EXPECT_EQ(ids_of(nullptr, false), (std::vector<TokenIds>{{2, 2}, {2}, {2, 1}}));
+  EXPECT_EQ(ids_of("<unk>", false), (std::vector<TokenIds>{{2, 3, 3, 2}, {0, 3, 1}, {2, 3, 3, 1}}));
+  EXPECT_EQ(ids_of("<unk>", true), (std::vector<TokenIds>{{2, 3, 2}, {0, 3, 1}, {2, 3, 1}}));
+}
+
+TEST(BpeTokenizer, AWholeWordIsTakenBeforeMergesWhereTheFileSaysSo) {
+  for (const bool ignore_merges : {false, true}) {
+    json file = json::parse(golden_text("tokenizers/gpt2.json"));
+    file["added_tokens"] = json::array();
+    file["model"]["vocab"] = {{"a", 0}, {"b", 1}, {"ab", 2}, {"aab", 3}};
+    file["model"]["merges"] = {"a b"};
+    file["model"]["ignore_merges"] = ignore_merges;
+    const auto tokenizer = *BpeTokenizer::create(std::move(*parse_tokenizer_json(file.dump())), std::nullopt);
+    EXPECT_EQ(*tokenizer->encode("aab"), ignore_merges ? (TokenIds{3}) : (TokenIds{0, 2}));
+    EXPECT_EQ(*tokenizer->encode("aaba"), (TokenIds{0, 2, 0}));
+  }
+}
+
 // A pattern that is slow on purpose ends in an error, not in a day.
 TEST(BpeTokenizer, ASlowPatternIsGivenUp) {
   json file = json::parse(golden_text("tokenizers/llama3.json"));

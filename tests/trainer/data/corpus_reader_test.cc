@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/trainer/data/golden_file.h"
 #include "tests/trainer/data/scratch_files.h"
 
@@ -65,6 +67,16 @@ TEST_F(CorpusTest, DocumentsMayBeLinesObjectsOrSeparated) {
   const std::string separated = folder_.write("separated", "one\n<end>two <en<end><end>three");
   EXPECT_EQ(*encode({separated}, {.documents = Documents::separated, .separator = "<end>"}),
             documents({"one\n", "two <en", "three"}));
+}
+
+TEST_F(CorpusTest, ASeparatorIsNeverCut) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += std::string(static_cast<std::size_t>(i), 'w') + " word and the end of it now";
+  const std::string path = folder_.write("a", text);
+  CorpusShape shape{.documents = Documents::separated, .separator = " and the end of it "};
+  const TokenIds whole = *encode({path}, shape);
+  EXPECT_EQ(std::count(whole.begin(), whole.end(), *tokenizer_->end_of_text()), 41);
+  for (shape.part_bytes = 25; shape.part_bytes < 90; ++shape.part_bytes) ASSERT_EQ(*encode({path}, shape), whole);
 }
 
 TEST_F(CorpusTest, AWrongLineIsNamedByItsPlace) {

@@ -84,6 +84,13 @@ TEST_F(ShardWriterTest, WhatCameAfterTheMarkIsCutAway) {
       EXPECT_EQ(mark.shard, 1);
       EXPECT_EQ(mark.tokens, 4);
       ASSERT_TRUE(writer->append(TokenIds(static_cast<std::size_t>(lost), 999)));
+      ASSERT_TRUE(writer->mark());  // one that nobody wrote down
+    }
+    if (lost == 5) {  // what is written again may be less than what stood there
+      auto shorter = ShardWriter::resume(spec(), mark);
+      ASSERT_TRUE(shorter->append(ramp(14, 1)));
+      EXPECT_EQ(*shorter->finish(), 2);
+      EXPECT_EQ(all(spec(), 2), ramp(0, 15));
     }
     auto writer = ShardWriter::resume(spec(), mark);
     ASSERT_TRUE(writer) << writer.error().message;
