@@ -31,6 +31,8 @@ inline std::unique_ptr<Metrics> full_metrics(int stages, int workers) {
     metrics->training_steps(worker).add(123456);
     metrics->training_tokens(worker).add(1e12);
   }
+  metrics->checkpoints("written").add();
+  metrics->checkpoint_last_success().set(1.7e9);
   metrics->validation_loss("val_000").set(2.345678901234);
   for (std::size_t i = 0; i < LabelValues<StepPhase>::names.size(); ++i) {
     metrics->step_duration(static_cast<StepPhase>(i)).observe(0.123456789);

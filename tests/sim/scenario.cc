@@ -262,8 +262,9 @@ Scenario observer_killed(std::uint64_t seed) {
   return scenario;
 }
 
+// Long enough that the run outlasts the churn: whoever is away when it ends cannot learn that it has.
 Scenario churned(std::uint64_t seed) {
-  Scenario scenario = small(seed);
+  Scenario scenario{.config = swarm_config(seed, 4, 4, 100), .faults = {}, .judge = {}};
   scenario.faults = [](const SimWorld& world) {
     return sim::churn(world.config().seed, world.config().workers, {.from = world.now(), .until = world.now() + 60s});
   };
