@@ -271,7 +271,7 @@ Scenario churned(std::uint64_t seed) {
   return scenario;
 }
 
-Scenario sixty_four_killed(std::uint64_t seed) { return {.config = sixty_four(seed, 44), .faults = kill_half, .judge = {}}; }
+Scenario sixty_four_killed(std::uint64_t seed) { return {.config = sixty_four(seed, 60), .faults = kill_half, .judge = {}}; }
 
 Scenario sixty_four_stopped(std::uint64_t seed) { return {.config = sixty_four(seed, 90), .faults = pause_half, .judge = {}}; }
 
