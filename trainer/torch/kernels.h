@@ -3,7 +3,7 @@
 // Why by hand: at a million parameters half of the time of a step goes to these, when each is a chain of library calls
 // (measured: attention alone 45 %). Each kernel is one pass over rows, written so that the compiler vectorises it; it is
 // compiled for three generations of x86 and chosen when the program starts. No multiply-add is contracted, so all three
-// give the same numbers. trainer/torch/ops calls them with threads, and has the slow reference of each beside it.
+// give the same numbers. trainer/torch/ops calls them piece by piece, and has the slow reference of each beside it.
 //
 // Legend: rows = B * T (sequences times tokens), D width of the model, H query heads, K key and value heads, d width of a
 // head, I inner width of the MLP, V vocabulary.

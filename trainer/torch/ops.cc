@@ -42,7 +42,7 @@ float scaled(float frequency, const RopeScaling& scaling) {
   return (1.0F - kept) * slowed + kept * frequency;
 }
 
-// f(piece, first row, number of rows), pieces in parallel.
+// f(piece, first row, number of rows); pieces may run side by side.
 template <typename F>
 void for_pieces(std::int64_t rows, const F& f) {
   at::parallel_for(0, pieces_of(rows), 1, [&](std::int64_t begin, std::int64_t end) {
@@ -53,7 +53,7 @@ void for_pieces(std::int64_t rows, const F& f) {
   });
 }
 
-// f(sequence, key head, scratch), all in parallel.
+// f(sequence, key head, scratch); all may run side by side.
 template <typename F>
 void for_key_heads(std::int64_t sequences, const kernels::Attention& shape, const at::Tensor& like, const F& f) {
   const std::int64_t scratch_floats = kernels::attention_scratch(shape);

@@ -1,8 +1,9 @@
-// The kernels on tensors, with threads. This is the one place that knows which device a tensor is on: fp32 on a CPU runs
+// The kernels on tensors. This is the one place that knows which device a tensor is on: fp32 on a CPU runs
 // our own kernels (kernels.h), anything else LibTorch's (library_ops.h).
 //
 // Work is cut into pieces whose size does not depend on the number of threads, and partial sums are added in the order of
-// the pieces: one thread or eight give the same bits.
+// the pieces: one thread or eight would give the same bits. Today one thread does all of it, as at::parallel_for is serial
+// where OpenMP is not compiled in; LibTorch's matrix products have threads of their own.
 #pragma once
 
 #include <ATen/core/Tensor.h>

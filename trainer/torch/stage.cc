@@ -37,7 +37,7 @@ at::Tensor copy_or_zero(const std::vector<float>& values, std::size_t count, at:
   return values.empty() ? zeros(count, device) : copy_of(values, device);
 }
 
-// f(first, count) over [0, total), in parallel.
+// f(piece, first, count) over [0, total); pieces may run side by side.
 template <typename F>
 void for_pieces(std::int64_t total, const F& f) {
   const std::int64_t pieces = (total + piece_values - 1) / piece_values;

@@ -1,6 +1,7 @@
 // What a stage keeps in memory, as arithmetic: torch-free, so that a run can be planned without a device.
 //
-// fp32 on a CPU. Legend: N parameters of the stage, M = B * T rows of a microbatch, D hidden size, V vocabulary.
+// On a CPU: fp32, and with training.dtype bfloat16 a copy of the weights that products read. A GPU takes less for what is
+// kept, as activations are bf16 there. Legend: N parameters of the stage, M = B * T rows of a microbatch, D hidden size, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ std::int64_t logits_rows(std::int64_t rows, std::int64_t vocab);
 
 // All in bytes.
 struct StageMemory {
-  std::int64_t weights = 0;  // 4 N
+  std::int64_t weights = 0;  // 4 N; with bfloat16 2 N more
   std::int64_t versions =
       0;  // 4 N: the set that an optimizer step makes while the old one stands for open microbatches
   std::int64_t gradients = 0;  // 4 N, and V D for a tied head
