@@ -104,7 +104,17 @@ if(STARLING_WITH_TORCH)
   target_compile_options(starling_torch INTERFACE
     "SHELL:-idirafter ${STARLING_TORCH_DIR}/include"
     "SHELL:-idirafter ${STARLING_TORCH_DIR}/include/torch/csrc/api/include")
-  target_link_libraries(starling_torch INTERFACE starling_torch_cpu starling_c10)
+  # at::parallel_for is a loop unless its caller is compiled with OpenMP. It must be LibTorch's own copy of the run-time
+  # library: with the system's there would be two sets of threads.
+  file(GLOB STARLING_TORCH_GOMP "${STARLING_TORCH_DIR}/lib/libgomp*.so*")
+  if(NOT STARLING_TORCH_GOMP)
+    message(FATAL_ERROR
+      "LibTorch was expected in ${STARLING_TORCH_DIR}, but lib/libgomp.so.1 is not there. Run launcher/setup.sh.")
+  endif()
+  add_library(starling_gomp SHARED IMPORTED)
+  set_target_properties(starling_gomp PROPERTIES IMPORTED_LOCATION "${STARLING_TORCH_GOMP}")
+  target_compile_options(starling_torch INTERFACE -fopenmp)
+  target_link_libraries(starling_torch INTERFACE starling_torch_cpu starling_c10 starling_gomp)
 
   # Where the version is written moved in 2.9; the old place then includes the new.
   foreach(header torch/headeronly/version.h torch/csrc/api/include/torch/version.h)

@@ -12,6 +12,7 @@
 #include "gossip/base/error.h"
 #include "gossip/base/log.h"
 #include "trainer/torch/activation_codec.h"
+#include "trainer/torch/block_cache.h"
 #include "trainer/torch/init.h"
 #include "trainer/torch/stage.h"
 #include "trainer/worker/slow_weights.h"
@@ -198,6 +199,7 @@ JobRunner::JobRunner(LearnerConfig config, std::shared_ptr<const Source> source)
 JobRunner::~JobRunner() = default;
 
 void JobRunner::adopt_thread() {
+  keep_blocks_of_tensors();
   at::set_num_threads(state_->config.threads);
   // Numbers below 1e-38 count as zero: moments of weights that get no gradient decay into that range, where arithmetic is
   // some fifty times slower.

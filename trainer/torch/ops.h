@@ -2,8 +2,7 @@
 // our own kernels (kernels.h), anything else LibTorch's (library_ops.h).
 //
 // Work is cut into pieces whose size does not depend on the number of threads, and partial sums are added in the order of
-// the pieces: one thread or eight would give the same bits. Today one thread does all of it, as at::parallel_for is serial
-// where OpenMP is not compiled in; LibTorch's matrix products have threads of their own.
+// the pieces: one thread or eight give the same bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>

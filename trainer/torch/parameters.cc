@@ -34,7 +34,7 @@ class Cursor {
 }  // namespace
 
 StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat,
-                                const at::Tensor& matrices) {
+                                at::Tensor matrices) {
   const std::int64_t hidden = model.hidden_size;
   const std::int64_t queries = model.num_attention_heads * model.head_dim();
   const std::int64_t keys = model.num_key_value_heads * model.head_dim();
@@ -60,6 +60,7 @@ StageParameters view_parameters(const ModelConfig& model, const StageLayers& lay
   }
   STARLING_CHECK(cursor.at_end(), "a flat array that is too long for its stage");
   out.flat = std::move(flat);
+  out.matrices = std::move(matrices);
   return out;
 }
 

@@ -2,7 +2,7 @@
 //
 // A stage's weights, its gradients and any other of its flat arrays have one layout, that of stage_parameters(). The
 // tensors below are views of it: nothing is copied, and what lies side by side (q, k, v; gate, up) is one matrix and one
-// product. A version of the weights is such a set, immutable and shared by the graphs that ran with it.
+// product. A version of the weights is such a set, shared by the graphs that ran with it and immutable while one holds it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,7 +25,8 @@ struct BlockParameters {
 };
 
 struct StageParameters {
-  at::Tensor flat;  // [N], fp32
+  at::Tensor flat;      // [N], fp32
+  at::Tensor matrices;  // [N], the same values in the type of the products; `flat` itself where that is fp32
   std::vector<BlockParameters> blocks;
   // Stage 0 only.
   at::Tensor embedding;   // [V, D], fp32
@@ -39,7 +40,7 @@ using Version = std::shared_ptr<const StageParameters>;
 // products, or `flat` itself.
 // REQUIRES: both are contiguous and have parameter_count() values.
 StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage, at::Tensor flat,
-                                const at::Tensor& matrices);
+                                at::Tensor matrices);
 inline StageParameters view_parameters(const ModelConfig& model, const StageLayers& layers, Stage stage,
                                        const at::Tensor& flat) {
   return view_parameters(model, layers, stage, flat, flat);

@@ -67,7 +67,9 @@ StageModel::StageModel(const StageConfig& config, std::span<const float> weights
     tied_head_gradient_ = at::zeros_like(gradients_.embedding);
     gradients_.head = tied_head_gradient_;
   }
-  set_theta(weights);
+  const at::Tensor flat = copy_of(weights, config.device);
+  version_ = std::make_shared<const StageParameters>(
+      view_parameters(config.model, config.layers, config.stage, flat, flat.to(config.products)));
 }
 
 std::vector<StageModel::Range> StageModel::ranges_of(const StageConfig& config) {
@@ -90,9 +92,17 @@ std::vector<StageModel::Range> StageModel::ranges_of(const StageConfig& config) 
   return out;
 }
 
-StageParameters StageModel::views_of(at::Tensor flat) const {
-  const at::Tensor matrices = flat.to(config_.products);
-  return view_parameters(config_.model, config_.layers, config_.stage, std::move(flat), matrices);
+Version StageModel::writable() const {
+  if (version_.use_count() == 1) return version_;
+  const at::Tensor flat = at::empty_like(version_->flat);
+  const bool one = version_->matrices.is_same(version_->flat);
+  return std::make_shared<const StageParameters>(view_parameters(config_.model, config_.layers, config_.stage, flat,
+                                                                 one ? flat : at::empty_like(version_->matrices)));
+}
+
+void StageModel::adopt(Version filled) {
+  if (!filled->matrices.is_same(filled->flat)) at::Tensor(filled->matrices).copy_(filled->flat);
+  version_ = std::move(filled);
 }
 
 at::Tensor StageModel::run_blocks(Kept& kept, at::Tensor x) const {
@@ -223,11 +233,11 @@ Stepped StageModel::step(const OptimizerStep& job) {
 
 void StageModel::update(const OptimizerStep& job, double clip) {
   const OptimizerConfig& optimizer = config_.optimizer;
-  const at::Tensor next = at::empty_like(version_->flat);
+  Version next = writable();
   for (const Range& range : ranges_) {
     const double scale = scale_of(range, job);
     if (scale == 0.0) {  // no tokens: these weights stay as they are
-      next.narrow(0, range.first, range.count).copy_(version_->flat.narrow(0, range.first, range.count));
+      next->flat.narrow(0, range.first, range.count).copy_(version_->flat.narrow(0, range.first, range.count));
       gradients_.flat.narrow(0, range.first, range.count).zero_();
       continue;
     }
@@ -238,16 +248,15 @@ void StageModel::update(const OptimizerStep& job, double clip) {
                   .weight_decay = range.decay == Decay::yes ? optimizer.weight_decay : 0.0,
                   .steps = adam_steps_,
                   .gradient_scale = clip * scale},
-                 range, next);
+                 range, next->flat);
   }
-  version_ = std::make_shared<const StageParameters>(views_of(next));
+  adopt(std::move(next));
 }
 
 void StageModel::update_range(const AdamWStep& step, const Range& range, const at::Tensor& next) {
   if (!config_.device.is_cpu()) {
     const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.first, range.count); };
-    return ops::library::adamw_step(step, part(version_->flat), part(gradients_.flat), part(m_), part(v_),
-                                    part(next));
+    return ops::library::adamw_step(step, part(version_->flat), part(gradients_.flat), part(m_), part(v_), part(next));
   }
   const AdamW settings = adamw(step);
   for_pieces(range.count, [&](std::int64_t, std::int64_t first, std::int64_t count) {
@@ -258,7 +267,14 @@ void StageModel::update_range(const AdamWStep& step, const Range& range, const a
 }
 
 void StageModel::set_theta(std::span<const float> weights) {
-  version_ = std::make_shared<const StageParameters>(views_of(copy_of(weights, config_.device)));
+  STARLING_CHECK(weights.size() == static_cast<std::size_t>(version_->flat.numel()), "weights of another stage");
+  Version next = writable();
+  if (config_.device.is_cpu()) {
+    std::copy(weights.begin(), weights.end(), floats(next->flat).begin());
+  } else {
+    at::Tensor(next->flat).copy_(copy_of(weights, at::kCPU));
+  }
+  adopt(std::move(next));
 }
 
 }  // namespace starling::trainer

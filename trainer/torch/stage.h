@@ -1,8 +1,8 @@
 // One stage on its device: weights in versions, gradients, Adam's state, and what open microbatches keep.
 //
-//   version   an immutable set of weights. An optimizer step and an outer step make a new one; a microbatch holds the one
-//             it ran forward with until its backward pass, so both use the same weights and nothing is ever overwritten.
-//             At most one more than there are kept microbatches exist.
+//   version   a set of weights. A microbatch holds the one it ran forward with until its backward pass, so both use the
+//             same weights. An optimizer step and an outer step change the set in place when nobody holds it, and make a
+//             new one otherwise: at most one more than there are kept microbatches exist.
 //   kept      per microbatch, bounded by the loop's admission:
 //
 //     begin | forward --> kept --> loss (originator) --> kept --> backward --> gone
@@ -124,7 +124,10 @@ class StageModel {
     Decay decay = Decay::no;
   };
 
-  StageParameters views_of(at::Tensor flat) const;
+  // The set of weights to be filled, unless a microbatch holds it: then a new one.
+  Version writable() const;
+  // `filled`, whose fp32 values are there, becomes the version that microbatches start with.
+  void adopt(Version filled);
   at::Tensor run_blocks(Kept& kept, at::Tensor x) const;
   static std::vector<Range> ranges_of(const StageConfig& config);
   double scale_of(const Range& range, const OptimizerStep& job) const;
