@@ -44,6 +44,89 @@ HeadColumns columns_of(const Attention& shape, std::int64_t head, std::int64_t k
           (shape.heads + shape.kv_heads + kv_head) * shape.head_dim};
 }
 
+// Each of these twice: what it makes is float, or bf16 for the product that reads it.
+
+template <typename Out>
+STARLING_INLINE void rms_norm_as(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps,
+                                 Out* y, float* rstd) {
+  for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
+    const float mean = sum_of_squares(x, width) / static_cast<float>(width);
+    const float r = 1.0F / std::sqrt(mean + eps);
+    rstd[row] = r;
+    for (std::int64_t i = 0; i < width; ++i) y[i] = rounded<Out>(x[i] * r * weight[i]);
+  }
+}
+
+template <typename Out>
+STARLING_INLINE void rms_norm_backward_as(const float* x, const float* weight, const float* rstd, std::int64_t rows,
+                                          std::int64_t width, const float* dy, Out* y, float* dx, float* dweight) {
+  // With n = x rstd and g = dy weight: dx = rstd (g - n mean(g n)), dweight = dy n.
+  for (std::int64_t row = 0; row < rows; ++row, x += width, dy += width, y += width, dx += width) {
+    const float r = rstd[row];
+    float part[lanes] = {};
+    std::int64_t i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      for (std::int64_t l = 0; l < lanes; ++l) part[l] += dy[i + l] * weight[i + l] * x[i + l];
+    }
+    for (std::int64_t l = 0; i < width; ++i, ++l) part[l] += dy[i] * weight[i] * x[i];
+    const float mean = fold_sum(part) * r / static_cast<float>(width);
+#pragma GCC ivdep
+    for (i = 0; i < width; ++i) {
+      const float n = x[i] * r;
+      const float d = dy[i];
+      dx[i] += r * (d * weight[i] - n * mean);
+      dweight[i] += d * n;
+      y[i] = rounded<Out>(n * weight[i]);
+    }
+  }
+}
+
+template <typename Out>
+STARLING_INLINE void swiglu_as(const float* gate_up, std::int64_t rows, std::int64_t inner, Out* out) {
+  for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * inner, out += inner) {
+    const float* const up = gate_up + inner;
+    for (std::int64_t i = 0; i < inner; ++i) out[i] = rounded<Out>(gate_up[i] * sigmoid(gate_up[i]) * up[i]);
+  }
+}
+
+template <typename Out>
+STARLING_INLINE void swiglu_backward_as(const float* gate_up, std::int64_t rows, std::int64_t inner, const float* dout,
+                                        Out* out, Out* dgate_up) {
+  for (std::int64_t row = 0; row < rows;
+       ++row, gate_up += 2 * inner, dgate_up += 2 * inner, dout += inner, out += inner) {
+    const float* const up = gate_up + inner;
+    Out* const dup = dgate_up + inner;
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < inner; ++i) {
+      const float gate = gate_up[i];
+      const float s = sigmoid(gate);
+      const float silu = gate * s;
+      const float d = dout[i];
+      dgate_up[i] = rounded<Out>(d * up[i] * (s + silu * (1.0F - s)));
+      dup[i] = rounded<Out>(d * silu);
+      out[i] = rounded<Out>(silu * up[i]);
+    }
+  }
+}
+
+template <typename Out>
+STARLING_INLINE double cross_entropy_as(float* logits, const std::int32_t* targets, std::int64_t rows,
+                                        std::int64_t vocab, Out* gradient) {
+  double loss = 0.0;
+  for (std::int64_t row = 0; row < rows; ++row, logits += vocab, gradient += vocab) {
+    const float highest = maximum(logits, vocab);
+    const double at_target = logits[targets[row]];
+    const float sum = exponentials(logits, vocab, highest, logits);
+    loss += std::log(static_cast<double>(sum)) + highest - at_target;
+    const float scale = 1.0F / sum;
+    const float of_target = logits[targets[row]] * scale - 1.0F;
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < vocab; ++i) gradient[i] = rounded<Out>(logits[i] * scale);
+    gradient[targets[row]] = rounded<Out>(of_target);
+  }
+  return loss;
+}
+
 }  // namespace
 
 void embed(const float* weight, const std::int32_t* ids, std::int64_t rows, std::int64_t width, float* out) {
@@ -60,34 +143,24 @@ STARLING_CLONES void embed_backward(const float* dout, const std::int32_t* ids, 
 
 STARLING_CLONES void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps,
                               float* y, float* rstd) {
-  for (std::int64_t row = 0; row < rows; ++row, x += width, y += width) {
-    const float mean = sum_of_squares(x, width) / static_cast<float>(width);
-    const float r = 1.0F / std::sqrt(mean + eps);
-    rstd[row] = r;
-    for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * r * weight[i];
-  }
+  rms_norm_as(x, weight, rows, width, eps, y, rstd);
+}
+STARLING_CLONES void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps,
+                              Bf16* y, float* rstd) {
+  rms_norm_as(x, weight, rows, width, eps, y, rstd);
 }
 
 STARLING_CLONES void rms_norm_backward(const float* x, const float* weight, const float* rstd, std::int64_t rows,
-                                       std::int64_t width, float* dy_y, float* dx, float* dweight) {
-  // With n = x rstd and g = dy weight: dx = rstd (g - n mean(g n)), dweight = dy n.
-  for (std::int64_t row = 0; row < rows; ++row, x += width, dy_y += width, dx += width) {
-    const float r = rstd[row];
-    float part[lanes] = {};
-    std::int64_t i = 0;
-    for (; i + lanes <= width; i += lanes) {
-      for (std::int64_t l = 0; l < lanes; ++l) part[l] += dy_y[i + l] * weight[i + l] * x[i + l];
-    }
-    for (std::int64_t l = 0; i < width; ++i, ++l) part[l] += dy_y[i] * weight[i] * x[i];
-    const float mean = fold_sum(part) * r / static_cast<float>(width);
-    for (i = 0; i < width; ++i) {
-      const float n = x[i] * r;
-      const float dy = dy_y[i];
-      dx[i] += r * (dy * weight[i] - n * mean);
-      dweight[i] += dy * n;
-      dy_y[i] = n * weight[i];
-    }
-  }
+                                       std::int64_t width, const float* dy, float* y, float* dx, float* dweight) {
+  rms_norm_backward_as(x, weight, rstd, rows, width, dy, y, dx, dweight);
+}
+STARLING_CLONES void rms_norm_backward(const float* x, const float* weight, const float* rstd, std::int64_t rows,
+                                       std::int64_t width, const float* dy, Bf16* y, float* dx, float* dweight) {
+  rms_norm_backward_as(x, weight, rstd, rows, width, dy, y, dx, dweight);
+}
+
+STARLING_CLONES void round(const float* x, std::int64_t count, Bf16* out) {
+  for (std::int64_t i = 0; i < count; ++i) out[i] = rounded<Bf16>(x[i]);
 }
 
 STARLING_CLONES void rotate(float* x, std::int64_t first_row, std::int64_t rows, const Rotary& rotary,
@@ -113,42 +186,28 @@ STARLING_CLONES void rotate(float* x, std::int64_t first_row, std::int64_t rows,
 }
 
 STARLING_CLONES void swiglu(const float* gate_up, std::int64_t rows, std::int64_t inner, float* out) {
-  for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * inner, out += inner) {
-    const float* const up = gate_up + inner;
-    for (std::int64_t i = 0; i < inner; ++i) out[i] = gate_up[i] * sigmoid(gate_up[i]) * up[i];
-  }
+  swiglu_as(gate_up, rows, inner, out);
+}
+STARLING_CLONES void swiglu(const float* gate_up, std::int64_t rows, std::int64_t inner, Bf16* out) {
+  swiglu_as(gate_up, rows, inner, out);
 }
 
-STARLING_CLONES void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, float* dout_out,
-                                     float* dgate_up) {
-  for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * inner, dgate_up += 2 * inner, dout_out += inner) {
-    const float* const up = gate_up + inner;
-    float* const dup = dgate_up + inner;
-    for (std::int64_t i = 0; i < inner; ++i) {
-      const float gate = gate_up[i];
-      const float s = sigmoid(gate);
-      const float silu = gate * s;
-      const float dout = dout_out[i];
-      dgate_up[i] = dout * up[i] * (s + silu * (1.0F - s));
-      dup[i] = dout * silu;
-      dout_out[i] = silu * up[i];
-    }
-  }
+STARLING_CLONES void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, const float* dout,
+                                     float* out, float* dgate_up) {
+  swiglu_backward_as(gate_up, rows, inner, dout, out, dgate_up);
+}
+STARLING_CLONES void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, const float* dout,
+                                     Bf16* out, Bf16* dgate_up) {
+  swiglu_backward_as(gate_up, rows, inner, dout, out, dgate_up);
 }
 
-STARLING_CLONES double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows,
-                                     std::int64_t vocab) {
-  double loss = 0.0;
-  for (std::int64_t row = 0; row < rows; ++row, logits += vocab) {
-    const float highest = maximum(logits, vocab);
-    const double at_target = logits[targets[row]];
-    const float sum = exponentials(logits, vocab, highest, logits);
-    loss += std::log(static_cast<double>(sum)) + highest - at_target;
-    const float scale = 1.0F / sum;
-    for (std::int64_t i = 0; i < vocab; ++i) logits[i] *= scale;
-    logits[targets[row]] -= 1.0F;
-  }
-  return loss;
+STARLING_CLONES double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab,
+                                     float* gradient) {
+  return cross_entropy_as(logits, targets, rows, vocab, gradient);
+}
+STARLING_CLONES double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab,
+                                     Bf16* gradient) {
+  return cross_entropy_as(logits, targets, rows, vocab, gradient);
 }
 
 STARLING_CLONES double cross_entropy_loss(const float* logits, const std::int32_t* targets, std::int64_t rows,

@@ -5,11 +5,15 @@
 // compiled for three generations of x86 and chosen when the program starts. No multiply-add is contracted, so all three
 // give the same numbers. trainer/torch/ops calls them piece by piece, and has the slow reference of each beside it.
 //
+// What a product reads next comes in the type that it is multiplied in: float, or bf16 rounded from it on the way out.
+//
 // Legend: rows = B * T (sequences times tokens), D width of the model, H query heads, K key and value heads, d width of a
 // head, I inner width of the MLP, V vocabulary.
 #pragma once
 
 #include <cstdint>
+
+#include "trainer/torch/lanes.h"
 
 namespace starling::trainer::kernels {
 
@@ -21,11 +25,17 @@ void embed_backward(const float* dout, const std::int32_t* ids, std::int64_t row
 // y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + eps) for each row. x, y [rows, D]; rstd [rows]; weight [D].
 void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps, float* y,
               float* rstd);
+void rms_norm(const float* x, const float* weight, std::int64_t rows, std::int64_t width, float eps, Bf16* y,
+              float* rstd);
 
-// dx += the gradient of rms_norm; dweight [D] += its; and y over dy: what the forward pass gave, for the products that
-// need it once more. dy_y [rows, D] goes in as the gradient of y.
+// dx += the gradient of rms_norm; dweight [D] += its; and y = what the forward pass gave, for the products that need it
+// once more. dy, y [rows, D]; they may be the same array.
 void rms_norm_backward(const float* x, const float* weight, const float* rstd, std::int64_t rows, std::int64_t width,
-                       float* dy_y, float* dx, float* dweight);
+                       const float* dy, float* y, float* dx, float* dweight);
+void rms_norm_backward(const float* x, const float* weight, const float* rstd, std::int64_t rows, std::int64_t width,
+                       const float* dy, Bf16* y, float* dx, float* dweight);
+
+void round(const float* x, std::int64_t count, Bf16* out);
 
 enum class Rotation { forward, backward };
 
@@ -44,13 +54,20 @@ void rotate(float* x, std::int64_t first_row, std::int64_t rows, const Rotary& r
 
 // out = silu(gate) * up. gate_up [rows, 2 I], gate first; out [rows, I].
 void swiglu(const float* gate_up, std::int64_t rows, std::int64_t inner, float* out);
+void swiglu(const float* gate_up, std::int64_t rows, std::int64_t inner, Bf16* out);
 
-// dgate_up [rows, 2 I] = the gradient of swiglu; and out over dout: what the forward pass gave.
-void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, float* dout_out, float* dgate_up);
+// dgate_up [rows, 2 I] = the gradient of swiglu; and out = what the forward pass gave. dout, out [rows, I]; they may be the
+// same array.
+void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, const float* dout, float* out,
+                     float* dgate_up);
+void swiglu_backward(const float* gate_up, std::int64_t rows, std::int64_t inner, const float* dout, Bf16* out,
+                     Bf16* dgate_up);
 
-// Returns the sum of -log softmax(logits)[target] over the rows and leaves its gradient in place of the logits
-// [rows, V].
-double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab);
+// Returns the sum of -log softmax(logits)[target] over the rows; gradient [rows, V] = its gradient. The logits [rows, V]
+// are spent; `gradient` may be the same array.
+double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab,
+                     float* gradient);
+double cross_entropy(float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab, Bf16* gradient);
 // The same without the gradient; the logits are left as they are.
 double cross_entropy_loss(const float* logits, const std::int32_t* targets, std::int64_t rows, std::int64_t vocab);
 

@@ -37,6 +37,24 @@ STARLING_INLINE float exponential(float x) {
   return x < -87.0F ? 0.0F : p * power;
 }
 
+// The upper half of a float, rounded to nearest, ties to even; NaN stays NaN.
+struct Bf16 {
+  std::uint16_t bits;
+};
+
+template <typename T>
+STARLING_INLINE T rounded(float x);
+template <>
+STARLING_INLINE float rounded<float>(float x) {
+  return x;
+}
+template <>
+STARLING_INLINE Bf16 rounded<Bf16>(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t up = bits + 0x7fffU + ((bits >> 16) & 1U);
+  return {static_cast<std::uint16_t>((x != x ? bits | 0x400000U : up) >> 16)};
+}
+
 STARLING_INLINE float fold_sum(float (&part)[lanes]) {
   for (std::int64_t half = lanes / 2; half > 0; half /= 2) {
     for (std::int64_t l = 0; l < half; ++l) part[l] += part[l + half];

@@ -24,25 +24,26 @@ std::int64_t block_rows(const at::Tensor& x, std::int64_t vocab) {
 }  // namespace
 
 at::Tensor logits(const StageParameters& weights, const at::Tensor& x, double eps) {
-  return ops::product(ops::rms_norm(x, weights.final_norm, eps).y, weights.head);
+  return ops::product(ops::rms_norm(x, weights.final_norm, eps, weights.head.scalar_type()).y, weights.head);
 }
 
 HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, std::span<const std::int32_t> targets,
                            double eps, StageParameters& gradients) {
-  ops::Normed normed = ops::rms_norm(x, weights.final_norm, eps);
+  const at::ScalarType products = weights.head.scalar_type();
+  const ops::Normed normed = ops::rms_norm(x, weights.final_norm, eps, products);
   const std::int64_t rows = x.size(0);
   const std::int64_t vocab = weights.head.size(0);
   const at::Tensor block = at::empty({block_rows(x, vocab), vocab}, x.options());
-  at::Tensor d_normed = at::empty_like(normed.y);
+  at::Tensor d_normed = at::empty_like(x);
   // Adds the gradients of one block to the head's, or takes them away again; the block's loss.
   const auto block_loss = [&](std::int64_t first, double sign) {
     const std::int64_t count = std::min(block.size(0), rows - first);
     const at::Tensor y = normed.y.narrow(0, first, count);
     at::Tensor values = block.narrow(0, 0, count);
     ops::product_into(values, y, weights.head);
-    const double sum = ops::cross_entropy(values, part_of(targets, first, count), ops::Gradient::in_place);
+    const double sum = ops::cross_entropy(values, part_of(targets, first, count), ops::Gradient::in_place, products);
     if (!std::isfinite(sum)) return sum;
-    ops::weight_gradient(gradients.head, values, y, weights.head.scalar_type(), sign);
+    ops::weight_gradient(gradients.head, values, y, sign);
     at::Tensor d_y = d_normed.narrow(0, first, count);
     ops::input_gradient_into(d_y, values, weights.head);
     return sum;
@@ -55,7 +56,7 @@ HeadLoss loss_and_gradient(const StageParameters& weights, const at::Tensor& x, 
     return out;
   }
   out.gradient = at::zeros_like(x);
-  ops::rms_norm_backward(x, weights.final_norm, normed.rstd, d_normed, out.gradient, gradients.final_norm);
+  ops::rms_norm_backward(x, weights.final_norm, normed.rstd, d_normed, out.gradient, gradients.final_norm, products);
   return out;
 }
 

@@ -63,46 +63,76 @@ void for_key_heads(std::int64_t sequences, const kernels::Attention& shape, cons
   });
 }
 
-// fp32 rows and bf16 weights.
-bool mixed(const at::Tensor& rows, at::ScalarType weights) { return ours(rows) && weights == at::kBFloat16; }
+// bf16 operands of a product on a CPU.
+bool mixed(const at::Tensor& operand) { return operand.is_cpu() && operand.scalar_type() == at::kBFloat16; }
+
+const std::uint16_t* bits(const at::Tensor& x) {
+  return reinterpret_cast<const std::uint16_t*>(x.const_data_ptr<at::BFloat16>());
+}
+kernels::Bf16* rounded(const at::Tensor& x) {
+  STARLING_CHECK(mixed(x) && x.is_contiguous(), "the kernels know contiguous tensors in main memory only");
+  return reinterpret_cast<kernels::Bf16*>(x.mutable_data_ptr<at::BFloat16>());
+}
+
+// f(values of `x`), as float* or Bf16*.
+template <typename F>
+void in_type(const at::Tensor& x, const F& f) {
+  if (mixed(x)) {
+    f(rounded(x));
+  } else {
+    f(floats(x));
+  }
+}
+
+// Where what takes the place of `x` is made: there, or in a tensor of its own when it has another type.
+at::Tensor in_place_of(const at::Tensor& x, at::ScalarType products) {
+  return products == at::kFloat ? x : at::empty(x.sizes(), x.options().dtype(products));
+}
 
 enum class Operand { as_is, transposed };
 
-// out [m, n] fp32 = factor a b + beta out, a and b rounded to bf16.
+// out [m, n] fp32 = factor a b + beta out.
 void mixed_product(at::Tensor& out, const at::Tensor& a, Operand a_is, const at::Tensor& b, Operand b_is, float factor,
                    float beta) {
-  const at::Tensor a16 = a.to(at::kBFloat16);
-  const at::Tensor b16 = b.to(at::kBFloat16);
-  const auto bits = [](const at::Tensor& x) {
-    return Bf16View{reinterpret_cast<const std::uint16_t*>(x.const_data_ptr<at::BFloat16>()), x.stride(0)};
-  };
   const bool done = bf16_gemm(a_is == Operand::transposed ? Transpose::yes : Transpose::no,
                               b_is == Operand::transposed ? Transpose::yes : Transpose::no, out.size(0), out.size(1),
-                              a_is == Operand::transposed ? a.size(0) : a.size(1), factor, bits(a16), bits(b16), beta,
-                              floats(out), out.stride(0));
+                              a_is == Operand::transposed ? a.size(0) : a.size(1), factor, {bits(a), a.stride(0)},
+                              {bits(b), b.stride(0)}, beta, floats(out), out.stride(0));
   if (done) return;
-  const at::Tensor made = at::mm(a_is == Operand::transposed ? a16.t() : a16, b_is == Operand::transposed ? b16.t() : b16);
+  const at::Tensor made = at::mm(a_is == Operand::transposed ? a.t() : a, b_is == Operand::transposed ? b.t() : b);
   out.mul_(beta).add_(made, factor);
 }
 
 }  // namespace
 
+at::Tensor operand(const at::Tensor& x, at::ScalarType products) {
+  if (!ours(x) || products == at::kFloat) return x.to(products);
+  at::Tensor out = at::empty(x.sizes(), x.options().dtype(products));
+  const float* const from = floats(x);
+  kernels::Bf16* const to = rounded(out);
+  const std::int64_t width = x.size(1);
+  for_pieces(x.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+    kernels::round(from + first * width, count * width, to + first * width);
+  });
+  return out;
+}
+
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight) {
-  if (!mixed(x, weight.scalar_type())) return at::mm(x, weight.t());
-  at::Tensor out = at::empty({x.size(0), weight.size(0)}, x.options());
+  if (!mixed(x)) return at::mm(x, weight.t());
+  at::Tensor out = at::empty({x.size(0), weight.size(0)}, x.options().dtype(at::kFloat));
   mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 0.0F);
   return out;
 }
 
 at::Tensor sum_and_product(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight) {
-  if (!mixed(x, weight.scalar_type())) return at::addmm(y, x, weight.t());
+  if (!mixed(x)) return at::addmm(y, x, weight.t());
   at::Tensor out = y.clone();
   mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 1.0F);
   return out;
 }
 
 void product_into(at::Tensor& out, const at::Tensor& x, const at::Tensor& weight) {
-  if (!mixed(x, weight.scalar_type())) {
+  if (!mixed(x)) {
     at::mm_out(out, x, weight.t());
   } else {
     mixed_product(out, x, Operand::as_is, weight, Operand::transposed, 1.0F, 0.0F);
@@ -110,22 +140,21 @@ void product_into(at::Tensor& out, const at::Tensor& x, const at::Tensor& weight
 }
 
 at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
-  at::Tensor out = at::empty({dy.size(0), weight.size(1)}, dy.options());
+  at::Tensor out = at::empty({dy.size(0), weight.size(1)}, mixed(dy) ? dy.options().dtype(at::kFloat) : dy.options());
   input_gradient_into(out, dy, weight);
   return out;
 }
 
 void input_gradient_into(at::Tensor& out, const at::Tensor& dy, const at::Tensor& weight) {
-  if (!mixed(dy, weight.scalar_type())) {
+  if (!mixed(dy)) {
     at::mm_out(out, dy, weight);
   } else {
     mixed_product(out, dy, Operand::as_is, weight, Operand::as_is, 1.0F, 0.0F);
   }
 }
 
-void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, at::ScalarType type,
-                     double factor) {
-  if (mixed(x, type)) {
+void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, double factor) {
+  if (mixed(x)) {
     mixed_product(dweight, dy, Operand::transposed, x, Operand::as_is, static_cast<float>(factor), 1.0F);
   } else if (x.scalar_type() == dweight.scalar_type()) {
     dweight.addmm_(dy.t(), x, 1.0, factor);
@@ -134,37 +163,43 @@ void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor
   }
 }
 
-Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType products) {
   if (!ours(x)) return library::rms_norm(x, weight, eps);
   const std::int64_t rows = x.size(0);
   const std::int64_t width = x.size(1);
-  Normed out{at::empty({rows, width}, x.options()), at::empty({rows}, x.options())};
+  Normed out{at::empty({rows, width}, x.options().dtype(products)), at::empty({rows}, x.options())};
   const float* const from = floats(x);
   const float* const w = floats(weight);
-  float* const y = floats(out.y);
   float* const rstd = floats(out.rstd);
-  for_pieces(rows, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-    kernels::rms_norm(from + first * width, w, count, width, static_cast<float>(eps), y + first * width, rstd + first);
+  in_type(out.y, [&](auto* y) {
+    for_pieces(rows, [&](std::int64_t, std::int64_t first, std::int64_t count) {
+      kernels::rms_norm(from + first * width, w, count, width, static_cast<float>(eps), y + first * width,
+                        rstd + first);
+    });
   });
   return out;
 }
 
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
-                       at::Tensor& dx, at::Tensor& dweight) {
+                       at::Tensor& dx, at::Tensor& dweight, at::ScalarType products) {
   if (!ours(x)) return library::rms_norm_backward(x, weight, rstd, dy_y, dx, dweight);
   const std::int64_t rows = x.size(0);
   const std::int64_t width = x.size(1);
   const at::Tensor parts = at::zeros({pieces_of(rows), width}, x.options());
+  at::Tensor again = in_place_of(dy_y, products);
   const float* const from = floats(x);
   const float* const w = floats(weight);
   const float* const r = floats(rstd);
-  float* const dy = floats(dy_y);
+  const float* const dy = floats(dy_y);
   float* const to = floats(dx);
   float* const part = floats(parts);
-  for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
-    kernels::rms_norm_backward(from + first * width, w, r + first, count, width, dy + first * width, to + first * width,
-                               part + piece * width);
+  in_type(again, [&](auto* y) {
+    for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+      kernels::rms_norm_backward(from + first * width, w, r + first, count, width, dy + first * width,
+                                 y + first * width, to + first * width, part + piece * width);
+    });
   });
+  dy_y = std::move(again);
   float* const dw = floats(dweight);
   for (std::int64_t i = 0; i < pieces_of(rows) * width; ++i) dw[i % width] += part[i];
 }
@@ -207,7 +242,9 @@ Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
   if (!ours(qkv)) return library::attention(qkv, shape);
   const std::int64_t sequences = qkv.size(0) / shape.tokens;
   Attended result{at::empty({qkv.size(0), shape.out_width()}, qkv.options()),
-                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options()), {}, {}};
+                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options()),
+                  {},
+                  {}};
   const float* const from = floats(qkv);
   float* const out = floats(result.out);
   float* const log_sum = floats(result.log_sum);
@@ -239,28 +276,34 @@ at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, co
   return result;
 }
 
-at::Tensor swiglu(const at::Tensor& gate_up) {
+at::Tensor swiglu(const at::Tensor& gate_up, at::ScalarType products) {
   if (!ours(gate_up)) return library::swiglu(gate_up);
   const std::int64_t inner = gate_up.size(1) / 2;
-  at::Tensor result = at::empty({gate_up.size(0), inner}, gate_up.options());
+  at::Tensor result = at::empty({gate_up.size(0), inner}, gate_up.options().dtype(products));
   const float* const from = floats(gate_up);
-  float* const out = floats(result);
-  for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
-    kernels::swiglu(from + first * 2 * inner, count, inner, out + first * inner);
+  in_type(result, [&](auto* out) {
+    for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+      kernels::swiglu(from + first * 2 * inner, count, inner, out + first * inner);
+    });
   });
   return result;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out) {
+at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out, at::ScalarType products) {
   if (!ours(gate_up)) return library::swiglu_backward(gate_up, dout_out);
   const std::int64_t inner = gate_up.size(1) / 2;
-  at::Tensor result = at::empty_like(gate_up);
+  at::Tensor result = at::empty(gate_up.sizes(), gate_up.options().dtype(products));
+  at::Tensor again = in_place_of(dout_out, products);
   const float* const from = floats(gate_up);
-  float* const dout = floats(dout_out);
-  float* const to = floats(result);
-  for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
-    kernels::swiglu_backward(from + first * 2 * inner, count, inner, dout + first * inner, to + first * 2 * inner);
+  const float* const dout = floats(dout_out);
+  in_type(result, [&](auto* to) {
+    auto* const out = static_cast<decltype(to)>(again.mutable_data_ptr());
+    for_pieces(gate_up.size(0), [&](std::int64_t, std::int64_t first, std::int64_t count) {
+      kernels::swiglu_backward(from + first * 2 * inner, count, inner, dout + first * inner, out + first * inner,
+                               to + first * 2 * inner);
+    });
   });
+  dout_out = std::move(again);
   return result;
 }
 
@@ -277,20 +320,33 @@ void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, a
   kernels::embed_backward(floats(dout), ids.data(), dout.size(0), dout.size(1), floats(dweight));
 }
 
-double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient) {
+double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient,
+                     at::ScalarType products) {
   if (!ours(logits)) return library::cross_entropy(logits, targets, gradient);
   const std::int64_t rows = logits.size(0);
   const std::int64_t vocab = logits.size(1);
   float* const from = floats(logits);
   std::vector<double> sums(static_cast<std::size_t>(pieces_of(rows)));
-  for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
-    float* const rows_here = from + first * vocab;
-    const std::int32_t* const targets_here = targets.data() + first;
-    sums[static_cast<std::size_t>(piece)] = gradient == Gradient::in_place
-                                                ? kernels::cross_entropy(rows_here, targets_here, count, vocab)
-                                                : kernels::cross_entropy_loss(rows_here, targets_here, count, vocab);
+  const auto sum_of = [&](const auto& loss_of) {
+    for_pieces(rows, [&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+      sums[static_cast<std::size_t>(piece)] = loss_of(first, targets.data() + first, count);
+    });
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+  };
+  if (gradient == Gradient::none) {
+    return sum_of([&](std::int64_t first, const std::int32_t* wanted, std::int64_t count) {
+      return kernels::cross_entropy_loss(from + first * vocab, wanted, count, vocab);
+    });
+  }
+  at::Tensor result = in_place_of(logits, products);
+  double sum = 0.0;
+  in_type(result, [&](auto* to) {
+    sum = sum_of([&](std::int64_t first, const std::int32_t* wanted, std::int64_t count) {
+      return kernels::cross_entropy(from + first * vocab, wanted, count, vocab, to + first * vocab);
+    });
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
+  logits = std::move(result);
+  return sum;
 }
 
 }  // namespace starling::trainer::ops

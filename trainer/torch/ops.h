@@ -16,27 +16,27 @@
 
 namespace starling::trainer::ops {
 
-// ---- matrix products. Weights [n, k], rows x [m, k], gradients of their product dy [m, n].
+// ---- matrix products. Weights [n, k], rows x [m, k], gradients of their product dy [m, n], all of one type.
 //
-// The weights may be bf16 while the rows are fp32: a CPU that multiplies bf16 faster. Operands are then rounded to bf16 on
-// their way in, sums and results are fp32.
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight);                                // x w^T
-at::Tensor sum_and_product(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight);   // y + x w^T
+// bf16 on a CPU: sums, results and y are fp32, as is everything else but the operands of products. What a product reads is
+// therefore made in `products`, the type of the weights, by the operations below, or rounded by operand().
+at::Tensor operand(const at::Tensor& x, at::ScalarType products);
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight);                               // x w^T
+at::Tensor sum_and_product(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight);  // y + x w^T
 void product_into(at::Tensor& out, const at::Tensor& x, const at::Tensor& weight);
-at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight);                        // dy w
+at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight);  // dy w
 void input_gradient_into(at::Tensor& out, const at::Tensor& dy, const at::Tensor& weight);
-// dweight [n, k], fp32, grows by factor dy^T x, where x and dy have the type that `weight` is multiplied in.
-void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, at::ScalarType type,
-                     double factor = 1.0);
+// dweight [n, k], fp32, grows by factor dy^T x.
+void weight_gradient(at::Tensor& dweight, const at::Tensor& dy, const at::Tensor& x, double factor = 1.0);
 
 struct Normed {
-  at::Tensor y;     // [rows, D]
+  at::Tensor y;     // [rows, D], `products`
   at::Tensor rstd;  // [rows]
 };
-Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
-// dx and dweight grow by their gradients; dy_y [rows, D] goes in as the gradient of y and comes out as y.
+Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType products);
+// dx and dweight grow by their gradients; dy_y [rows, D] goes in as the gradient of y and comes out as y in `products`.
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd, at::Tensor& dy_y,
-                       at::Tensor& dx, at::Tensor& dweight);
+                       at::Tensor& dx, at::Tensor& dweight, at::ScalarType products);
 
 // cosine and sine [positions, d / 2] of Llama's rotary embedding, the frequencies scaled as Llama 3 does where asked.
 struct RotaryTable {
@@ -49,8 +49,8 @@ RotaryTable rotary_table(std::int64_t positions, std::int64_t head_dim, double t
 void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable& table, kernels::Rotation rotation);
 
 struct Attended {
-  at::Tensor out;      // [rows, H d]
-  at::Tensor log_sum;  // [sequences, H, T]
+  at::Tensor out;           // [rows, H d]
+  at::Tensor log_sum;       // [sequences, H, T]
   at::Tensor seed, offset;  // of flash attention: its backward pass asks for them
 };
 // Causal attention within each sequence of `shape.tokens` rows.
@@ -59,16 +59,18 @@ Attended attention(const at::Tensor& qkv, const kernels::Attention& shape);
 at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
                               const kernels::Attention& shape);
 
-at::Tensor swiglu(const at::Tensor& gate_up);
-// Returns the gradient of gate_up; dout_out goes in as the gradient of the output and comes out as the output.
-at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out);
+at::Tensor swiglu(const at::Tensor& gate_up, at::ScalarType products);
+// Returns the gradient of gate_up; dout_out goes in as the gradient of the output and comes out as the output. Both are
+// made in `products`.
+at::Tensor swiglu_backward(const at::Tensor& gate_up, at::Tensor& dout_out, at::ScalarType products);
 
 // weight [V, D] is fp32; the rows have type `type`.
 at::Tensor embed(const at::Tensor& weight, std::span<const std::int32_t> ids, at::ScalarType type);
 void embed_backward(const at::Tensor& dout, std::span<const std::int32_t> ids, at::Tensor& dweight);
 
 enum class Gradient { none, in_place };
-// Sum of the token losses in nats; in_place: the logits become their gradient.
-double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient);
+// Sum of the token losses in nats; in_place: the logits become their gradient in `products`.
+double cross_entropy(at::Tensor& logits, std::span<const std::int32_t> targets, Gradient gradient,
+                     at::ScalarType products = at::kFloat);
 
 }  // namespace starling::trainer::ops

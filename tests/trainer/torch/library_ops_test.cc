@@ -6,7 +6,9 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -40,7 +42,8 @@ class LibraryOps : public testing::Test {
 
   at::Tensor random(std::vector<std::int64_t> sizes) {
     const at::Tensor out = at::empty(sizes, at::kFloat);
-    for (std::int64_t i = 0; i < out.numel(); ++i) out.mutable_data_ptr<float>()[i] = static_cast<float>(stream_.normal());
+    for (std::int64_t i = 0; i < out.numel(); ++i)
+      out.mutable_data_ptr<float>()[i] = static_cast<float>(stream_.normal());
     return out;
   }
   // Copies: what an operation changes in place on one side must not change on the other.
@@ -63,7 +66,7 @@ class LibraryOps : public testing::Test {
 TEST_F(LibraryOps, RmsNorm) {
   const at::Tensor x = random({rows, width});
   const at::Tensor w = random({width});
-  const ops::Normed ours = ops::rms_norm(x, w, 1e-5);
+  const ops::Normed ours = ops::rms_norm(x, w, 1e-5, at::kFloat);
   const ops::Normed theirs = ops::library::rms_norm(there(x), there(w), 1e-5);
   expect_near(theirs.y, ours.y, 1e-5, "y");
   expect_near(theirs.rstd, ours.rstd, 1e-5, "rstd");
@@ -74,7 +77,7 @@ TEST_F(LibraryOps, RmsNorm) {
   at::Tensor dy_there = there(dy);
   at::Tensor dx_there = there(dx);
   at::Tensor dw_there = there(dw);
-  ops::rms_norm_backward(x, w, ours.rstd, dy, dx, dw);
+  ops::rms_norm_backward(x, w, ours.rstd, dy, dx, dw, at::kFloat);
   ops::library::rms_norm_backward(there(x), there(w), theirs.rstd, dy_there, dx_there, dw_there);
   expect_near(dy_there, dy, 1e-5, "y again");
   expect_near(dx_there, dx, 1e-5, "dx");
@@ -114,18 +117,19 @@ TEST_F(LibraryOps, Attention) {
 
 TEST_F(LibraryOps, Swiglu) {
   const at::Tensor gate_up = random({rows, 2 * width});
-  expect_near(ops::library::swiglu(there(gate_up)), ops::swiglu(gate_up), 1e-5, "out");
+  expect_near(ops::library::swiglu(there(gate_up)), ops::swiglu(gate_up, at::kFloat), 1e-5, "out");
   at::Tensor dout = random({rows, width});
   at::Tensor dout_there = there(dout);
   const at::Tensor d_there = ops::library::swiglu_backward(there(gate_up), dout_there);
-  expect_near(d_there, ops::swiglu_backward(gate_up, dout), 1e-5, "dgate_up");
+  expect_near(d_there, ops::swiglu_backward(gate_up, dout, at::kFloat), 1e-5, "dgate_up");
   expect_near(dout_there, dout, 1e-5, "out again");
 }
 
 TEST_F(LibraryOps, EmbeddingAndLoss) {
   const at::Tensor weight = random({300, width});
   const std::vector<std::int32_t> tokens = ids(rows, 300);
-  expect_near(ops::library::embed(there(weight), tokens, at::kFloat), ops::embed(weight, tokens, at::kFloat), 1e-7, "rows");
+  expect_near(ops::library::embed(there(weight), tokens, at::kFloat), ops::embed(weight, tokens, at::kFloat), 1e-7,
+              "rows");
   const at::Tensor dout = random({rows, width});
   at::Tensor dw = random({300, width});
   at::Tensor dw_there = there(dw);
@@ -159,24 +163,80 @@ TEST_F(LibraryOps, AdamWAndTheNorm) {
   EXPECT_EQ(other[1].abs().max().item<float>(), 0.0F) << "the gradient is left at zero";
 }
 
-TEST_F(LibraryOps, ProductsOfBf16WeightsAndFp32Rows) {
-  const at::Tensor x = random({rows, width});
-  const at::Tensor w = random({96, width});
-  const at::Tensor dy = random({rows, 96});
-  const at::Tensor w16 = w.to(at::kBFloat16);
+// On a CPU: bf16 operands, everything else fp32.
+class Bf16Products : public LibraryOps {
+ protected:
+  static constexpr at::ScalarType bf16 = at::kBFloat16;
+  static at::Tensor wide(const at::Tensor& x) { return x.to(at::kFloat); }
+};
+
+TEST_F(Bf16Products, AreThoseOfTheRoundedOperandsWithSumsInFp32) {
+  const at::Tensor x = ops::operand(random({rows, width}), bf16);
+  const at::Tensor w = ops::operand(random({96, width}), bf16);
+  const at::Tensor dy = ops::operand(random({rows, 96}), bf16);
   const at::Tensor y = random({rows, 96});
-  expect_near(ops::product(x, w16), ops::product(x, w), 0.02, "x w^T");
-  expect_near(ops::sum_and_product(y, x, w16), ops::sum_and_product(y, x, w), 0.02, "y + x w^T");
-  expect_near(ops::input_gradient(dy, w16), ops::input_gradient(dy, w), 0.02, "dy w");
+  expect_near(ops::product(x, w), ops::product(wide(x), wide(w)), 1e-5, "x w^T");
+  expect_near(ops::sum_and_product(y, x, w), ops::sum_and_product(y, wide(x), wide(w)), 1e-5, "y + x w^T");
+  expect_near(ops::input_gradient(dy, w), ops::input_gradient(wide(dy), wide(w)), 1e-5, "dy w");
   at::Tensor exact = random({96, width});
-  at::Tensor rounded = exact.clone();
-  ops::weight_gradient(exact, dy, x, at::kFloat, -1.0);
-  ops::weight_gradient(rounded, dy, x, at::kBFloat16, -1.0);
-  expect_near(rounded, exact, 0.02, "dw");
-  // Sums are fp32: of operands that bf16 holds exactly, the result is exact.
-  const at::Tensor exact_x = x.to(at::kBFloat16).to(at::kFloat);
-  const at::Tensor exact_w = w16.to(at::kFloat);
-  expect_near(ops::product(exact_x, w16), ops::product(exact_x, exact_w), 1e-5, "rounded operands");
+  at::Tensor made = exact.clone();
+  ops::weight_gradient(exact, wide(dy), wide(x), -1.0);
+  ops::weight_gradient(made, dy, x, -1.0);
+  expect_near(made, exact, 1e-5, "dw");
+}
+
+TEST_F(Bf16Products, OperandsAreRoundedToNearest) {
+  at::Tensor x = random({3, 70});
+  float* const values = x.mutable_data_ptr<float>();
+  values[0] = 1.0F + 0x1p-8F;      // halfway: to even, down
+  values[1] = 1.0F + 3 * 0x1p-8F;  // halfway: to even, up
+  values[2] = 3.4028235e38F;       // beyond the largest
+  values[3] = -std::numeric_limits<float>::infinity();
+  values[4] = std::numeric_limits<float>::quiet_NaN();
+  values[5] = -0.0F;
+  const at::Tensor rounded = wide(ops::operand(x, bf16));
+  EXPECT_TRUE(at::allclose(rounded, wide(x.to(bf16)), 0.0, 0.0, /*equal_nan=*/true)) << "as LibTorch rounds";
+  EXPECT_EQ(rounded.const_data_ptr<float>()[0], 1.0F);
+  EXPECT_TRUE(std::isinf(rounded.const_data_ptr<float>()[2]));
+  EXPECT_TRUE(std::isnan(rounded.const_data_ptr<float>()[4]));
+  EXPECT_EQ(ops::operand(x, at::kFloat).const_data_ptr(), x.const_data_ptr()) << "nothing to round";
+}
+
+// What makes an operand rounds what it would have made in fp32, and all else it makes is the same.
+TEST_F(Bf16Products, OperandsAreMadeRounded) {
+  const auto same = [](const at::Tensor& rounded_one, const at::Tensor& exact) {
+    EXPECT_EQ(rounded_one.scalar_type(), bf16);
+    EXPECT_TRUE(at::equal(rounded_one, exact.to(bf16)));
+  };
+  const at::Tensor x = random({rows, width});
+  const at::Tensor w = random({width});
+  const ops::Normed exact = ops::rms_norm(x, w, 1e-5, at::kFloat);
+  same(ops::rms_norm(x, w, 1e-5, bf16).y, exact.y);
+  at::Tensor dy = random({rows, width});
+  at::Tensor dx = random({rows, width});
+  at::Tensor dw = random({width});
+  at::Tensor dy2 = dy.clone();
+  at::Tensor dx2 = dx.clone();
+  at::Tensor dw2 = dw.clone();
+  ops::rms_norm_backward(x, w, exact.rstd, dy, dx, dw, at::kFloat);
+  ops::rms_norm_backward(x, w, exact.rstd, dy2, dx2, dw2, bf16);
+  same(dy2, dy);
+  EXPECT_TRUE(at::equal(dx2, dx));
+  EXPECT_TRUE(at::equal(dw2, dw));
+
+  const at::Tensor gate_up = random({rows, 2 * width});
+  same(ops::swiglu(gate_up, bf16), ops::swiglu(gate_up, at::kFloat));
+  at::Tensor dout = random({rows, width});
+  at::Tensor dout2 = dout.clone();
+  same(ops::swiglu_backward(gate_up, dout2, bf16), ops::swiglu_backward(gate_up, dout, at::kFloat));
+  same(dout2, dout);
+
+  const std::vector<std::int32_t> targets = ids(rows, 300);
+  at::Tensor logits = random({rows, 300});
+  at::Tensor logits2 = logits.clone();
+  const double sum = ops::cross_entropy(logits, targets, ops::Gradient::in_place, at::kFloat);
+  EXPECT_EQ(ops::cross_entropy(logits2, targets, ops::Gradient::in_place, bf16), sum);
+  same(logits2, logits);
 }
 
 // A whole stage on the device and in each precision against the same stage in fp32 on the CPU.

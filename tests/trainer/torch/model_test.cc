@@ -202,7 +202,7 @@ TEST(HeadLoss, BlocksOfRowsAddUpAndALostOneTakesTheOthersBack) {
   const HeadLoss made = loss_and_gradient(weights, x, targets, 1e-3, gradients);
   at::Tensor whole = logits(weights, x, 1e-3);
   EXPECT_NEAR(ops::cross_entropy(whole, targets, ops::Gradient::in_place) / made.sum, 1.0, 1e-9);
-  const at::Tensor y = ops::rms_norm(x, weights.final_norm, 1e-3).y;
+  const at::Tensor y = ops::rms_norm(x, weights.final_norm, 1e-3, at::kFloat).y;
   EXPECT_LT(distance(gradients.head, whole.t().mm(y).to(at::kDouble)), 1e-5);
   EXPECT_NEAR(loss_only(weights, x, targets, 1e-3) / made.sum, 1.0, 1e-9);
 

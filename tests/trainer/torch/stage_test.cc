@@ -219,6 +219,35 @@ TEST_F(StageTest, ADivergedStageRefusesItsStep) {
   EXPECT_EQ(model.step({.step = 2, .learning_rate = 0.0, .body_tokens = 1}).gradient_norm, 0.0);
 }
 
+// Weights change in place only when no graph ran with them.
+TEST_F(StageTest, AnOpenMicrobatchKeepsItsWeights) {
+  const StageConfig c = config();
+  const OptimizerStep step{.step = 1, .learning_rate = 1e-2, .body_tokens = 16, .head_tokens = 16};
+  struct Outcome {
+    double loss;
+    double norm;
+  };
+  enum class Stepped { not_at_all, while_it_is_open, before_it };
+  const auto outcome = [&](Stepped when) {
+    StageModel model(c, weights_of(c), {});
+    const auto train_another = [&] {
+      pass(model, 2);
+      EXPECT_TRUE(model.step(step).applied);
+    };
+    if (when == Stepped::before_it) train_another();
+    model.begin(microbatch(1), tokens(1), Pass::train);
+    if (when == Stepped::while_it_is_open) train_another();
+    const double loss = model.loss(microbatch(1), {}).sum;
+    EXPECT_TRUE(model.backward(microbatch(1), {}).kept);
+    return Outcome{loss, model.step(step).gradient_norm};
+  };
+  const Outcome alone = outcome(Stepped::not_at_all);
+  const Outcome open = outcome(Stepped::while_it_is_open);
+  EXPECT_EQ(open.loss, alone.loss);
+  EXPECT_EQ(open.norm, alone.norm);
+  EXPECT_NE(outcome(Stepped::before_it).loss, alone.loss);
+}
+
 TEST_F(StageTest, BeginningAgainReplacesTheGraph) {
   const StageConfig c = config();
   StageModel model(c, weights_of(c), {});
