@@ -205,7 +205,7 @@ std::vector<AutoChoice> RunConfig::auto_choices() const {
   if (!training.max_steps) {
     choices.push_back({"training.max_steps", fmt::format("{} (training.max_tokens / tokens a step)", planned_steps())});
   }
-  if (training.dtype == "auto") choices.push_back({"training.dtype", "float32, on CUDA bfloat16"});
+  if (training.dtype == "auto") choices.push_back({"training.dtype", "the faster of float32 and bfloat16 on a CPU, bfloat16 on CUDA"});
   if (parallelism.stage_layers.empty()) {
     std::vector<std::int64_t> blocks;
     for (const auto& layers : stage_layers()) blocks.push_back(layers.last - layers.first);

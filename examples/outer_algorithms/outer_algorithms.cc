@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "gossip/base/real_env.h"
 #include "gossip/outer/outer_step.h"
 #include "gossip/outer/pairing.h"
 #include "launcher/config_yaml.h"
@@ -52,7 +53,7 @@ class Replicas {
       id.key.back() = static_cast<std::byte>(i + 1);
       ids_.push_back(id);
       devices_.push_back(std::make_unique<JobRunner>(launcher::learner_config(config, DeviceType::cpu, 1), source));
-      if (i == 0) devices_.front()->adopt_thread();
+      devices_.back()->adopt_thread(RealClock());
       devices_.back()->run(Load{.stage = 0});
     }
   }

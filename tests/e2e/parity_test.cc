@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "gossip/base/random.h"
+#include "gossip/base/real_env.h"
 #include "launcher/config_yaml.h"
 #include "launcher/run_directory.h"
 #include "metrics/event_log.h"
@@ -67,7 +68,7 @@ class Reference {
       Replica& replica = replicas_[member.id];
       replica.member = member;
       replica.device = std::make_unique<trainer::JobRunner>(learner, shared);
-      replica.device->adopt_thread();
+      replica.device->adopt_thread(RealClock());
       get<trainer::Loaded>(replica, trainer::Load{.stage = member.stage});
       membership::Peer& peer = swarm_.peers[member.id];
       peer.state = membership::PeerState::active;

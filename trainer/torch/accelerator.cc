@@ -15,21 +15,22 @@ Result<OpenedDevice> open_accelerator(DeviceWish wish) {
   };
   // Its initialisers register the kernels; they stay for the life of the program.
   if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    return absent(fmt::format(
-        "{}; this build carries LibTorch for CPUs: let LD_LIBRARY_PATH begin with the lib folder of a PyTorch or LibTorch "
-        "of the same version with CUDA",
-        ::dlerror()));
+    return absent(
+        fmt::format("{}; this build carries LibTorch for CPUs: let LD_LIBRARY_PATH begin with the lib folder of a "
+                    "PyTorch or LibTorch "
+                    "of the same version with CUDA",
+                    ::dlerror()));
   }
   const at::CUDAHooksInterface& hooks = at::detail::getCUDAHooks();
   const int count = hooks.hasCUDA() ? hooks.getNumGPUs() : 0;
-  if (count == 0) return absent(
-        "LibTorch's CUDA library is here, but it sees no GPU; look at nvidia-smi and the driver");
+  if (count == 0)
+    return absent("LibTorch's CUDA library is here, but it sees no GPU; look at nvidia-smi and the driver");
   return OpenedDevice{.type = DeviceType::cuda, .name = fmt::format("CUDA device 0 of {}", count)};
 }
 
 Precision precision_of(const std::string& dtype, DeviceType device) {
-  const bool bf16 = dtype == "bfloat16" || (dtype == "auto" && device == DeviceType::cuda);
-  return bf16 ? Precision::bfloat16 : Precision::float32;
+  if (dtype == "auto") return device == DeviceType::cuda ? Precision::bfloat16 : Precision::measured;
+  return dtype == "bfloat16" ? Precision::bfloat16 : Precision::float32;
 }
 
 }  // namespace starling::trainer

@@ -20,7 +20,7 @@ struct OpenedDevice {
 // is none. Errors: not_found, with what is missing and what to do. Once, before the first tensor is made.
 Result<OpenedDevice> open_accelerator(DeviceWish wish);
 
-// What `training.dtype` means there: auto is bfloat16 on CUDA and float32 on a CPU.
+// What `training.dtype` means there: auto is bfloat16 on CUDA and measured on a CPU.
 Precision precision_of(const std::string& dtype, DeviceType device);
 
 }  // namespace starling::trainer

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "gossip/base/env.h"
 #include "trainer/data/source.h"
 #include "trainer/worker/compute.h"
 #include "trainer/worker/model_config.h"
@@ -13,8 +14,8 @@
 
 namespace starling::trainer {
 
-// Of the matrix products; what is kept, summed and averaged is fp32.
-enum class Precision { float32, bfloat16 };
+// Of the matrix products; what is kept, summed and averaged is fp32. measured: the worker finds out which is faster.
+enum class Precision { float32, bfloat16, measured };
 
 struct LearnerConfig {
   ModelConfig model;
@@ -22,8 +23,8 @@ struct LearnerConfig {
   TrainingConfig training;
   OptimizerConfig optimizer;
   Encoding activation_encoding = Encoding::bf16;
-  std::uint64_t seed = 0;  // of the run
-  int threads = 1;         // for one job: torch's and OpenMP's
+  std::uint64_t seed = 0;               // of the run
+  int threads = 1;                      // for one job: torch's and OpenMP's
   DeviceType device = DeviceType::cpu;  // cuda: opened already, see accelerator.h
   Precision precision = Precision::float32;
 };
@@ -37,8 +38,9 @@ class JobRunner {
   JobRunner(LearnerConfig config, std::shared_ptr<const Source> source);
   ~JobRunner();
 
-  // Sets how many threads the calling thread's jobs use. Once, in the thread that will run them.
-  void adopt_thread();
+  // Sets how many threads the calling thread's jobs use, and measures which precision is faster where the config asks for
+  // that. Once, in the thread that will run the jobs.
+  void adopt_thread(const Clock& clock);
   // REQUIRES: the first job is a Load. Never throws: what torch throws ends the process with its message, since a device
   // out of memory or at odds with our shapes cannot go on.
   JobResult run(const Job& job);

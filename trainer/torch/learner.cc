@@ -49,7 +49,7 @@ struct Learner::Shared {
   }
 
   void compute() {
-    runner.adopt_thread();
+    runner.adopt_thread(clock);
     while (std::optional<Submitted> submitted = next_job()) {
       const TimePoint begin = clock.now();
       JobResult result = runner.run(submitted->job);

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "gossip/base/error.h"
+#include "gossip/base/real_env.h"
 #include "launcher/config_yaml.h"
 #include "metrics/event_log.h"
 #include "tests/e2e/launched_run.h"
@@ -130,7 +131,7 @@ double step_seconds_in_one_process(const launcher::RunConfig& config, int thread
                              .seed = config.run.seed,
                              .threads = threads},
                             std::make_shared<const trainer::Source>(std::move(*source)));
-  device.adopt_thread();
+  device.adopt_thread(RealClock());
   device.run(trainer::Load{.stage = 0});
   double best = std::numeric_limits<double>::max();
   const auto enough = std::chrono::steady_clock::now() + 2s;

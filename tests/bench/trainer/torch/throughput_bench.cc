@@ -24,6 +24,7 @@
 #include <string_view>
 
 #include "gossip/base/error.h"
+#include "gossip/base/real_env.h"
 #include "trainer/data/source.h"
 #include "trainer/torch/accelerator.h"
 #include "trainer/torch/job_runner.h"
@@ -95,7 +96,7 @@ void train(benchmark::State& state, const Shape& shape) {
   };
   if (!runner) {
     runner = std::make_unique<JobRunner>(config, source_of(config));
-    runner->adopt_thread();
+    runner->adopt_thread(RealClock());
     runner->run(Load{});
     one();
   }
