@@ -333,6 +333,7 @@ std::vector<Field> fields_of_the_swarm() {
       field("eval.interval", &C::eval, &EvalConfig::interval, integer),
       field("eval.batches", &C::eval, &EvalConfig::batches, integer),
       field("logging.log_interval", &C::logging, &LoggingConfig::log_interval, integer),
+      field("logging.tensorboard", &C::logging, &LoggingConfig::tensorboard, boolean),
       field("logging.jsonl", &C::logging, &LoggingConfig::jsonl, boolean),
       listen_field("http.listen", &C::http),
   };
@@ -363,7 +364,6 @@ std::vector<LaterKey> all_later_keys() {
       {"network.relay", is_null, "null"},
       {"network.max_upload", is_null, "null"},
       {"eval.prompts", is_empty, "[]"},
-      {"logging.tensorboard", is_false, "false"},
   };
 }
 

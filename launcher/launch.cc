@@ -219,6 +219,7 @@ Result<std::unique_ptr<NodeReport>> Launch::open_report(const std::string& token
   config.join_token = token;
   config.local_workers = directory_.path / "workers";
   config.voice = NodeReport::Config::Voice::step_lines;
+  if (config_.logging.tensorboard) config.tensorboard = directory_.tensorboard();
   return launcher::open_report(std::move(config), directory_.path, clock_);
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 #include "gossip/base/log.h"
 #include "launcher/version.h"
@@ -229,10 +230,12 @@ void NodeReport::reported(const NodeId& from, const net::Report& report) {
   if (metrics_file_ && config_.jsonl && !writes_itself) metrics_file_->append(metrics::to_json(*line));
   seen_[from] = {*line, clock_.now()};
   if (line->loss) loss_ = line->loss;
+  if (line->divergence && divergences_.size() < most_step_lines) divergences_.push_back(*line->divergence);
   if (line->validation_loss) {
     metrics_.validation_loss("val").set(*line->validation_loss);
     if (config_.voice == Config::Voice::step_lines) {
       std::fprintf(stderr, "step %lld validation loss %.4f\n", static_cast<long long>(line->step), *line->validation_loss);
+      to_tensorboard(line->step, {{"val/loss", *line->validation_loss}});
     }
   }
   say_step(*line);
@@ -278,6 +281,36 @@ void NodeReport::print_step(Step step) {
     out.eta_seconds = per_step * static_cast<double>(out.max_steps - step);
   }
   std::fprintf(stderr, "%s\n", metrics::format_step_line(out).c_str());
+
+  std::vector<metrics::Scalar> scalars{{"train/loss", *out.loss},
+                                       {"pipeline/skip_ratio", *out.skip_ratio},
+                                       {"workers/active", static_cast<double>(out.workers_active)}};
+  if (out.learning_rate) scalars.push_back({"train/lr", *out.learning_rate});
+  if (out.gradient_norm) scalars.push_back({"train/grad_norm", *out.gradient_norm});
+  if (out.tokens_per_second) scalars.push_back({"throughput/tokens_per_second", *out.tokens_per_second});
+  if (!divergences_.empty()) {
+    const double sum = std::accumulate(divergences_.begin(), divergences_.end(), 0.0);
+    scalars.push_back({"outer/divergence", sum / static_cast<double>(divergences_.size())});
+    divergences_.clear();
+  }
+  to_tensorboard(step, scalars);
+}
+
+// The tags are those of metrics.jsonl; the values are the run's, not one worker's. The file begins with the first of them:
+// by then it is known at which step a run goes on.
+void NodeReport::to_tensorboard(Step step, const std::vector<metrics::Scalar>& scalars) {
+  if (config_.tensorboard.empty()) return;
+  const double now = clock_.unix_seconds();
+  if (!tensorboard_) {
+    auto made = metrics::TensorBoardFile::create(config_.tensorboard, now, step);
+    if (!made) {
+      log_warning("{}; this launcher writes nothing for TensorBoard, training goes on", made.error().message);
+      config_.tensorboard.clear();
+      return;
+    }
+    tensorboard_.emplace(std::move(*made));
+  }
+  tensorboard_->add(now, step, scalars);
 }
 
 void NodeReport::metrics_came(const NodeId& from, ByteView text) {

@@ -21,6 +21,7 @@
 #include "metrics/http_server.h"
 #include "metrics/status.h"
 #include "metrics/step_line.h"
+#include "metrics/tensorboard.h"
 #include "trainer/worker/worker.h"
 
 namespace starling::launcher {
@@ -41,6 +42,7 @@ class NodeReport final : public trainer::Listener {
     std::optional<std::string> join_token;   // the launcher's status shows it
     std::filesystem::path local_workers;     // an observer's: who has a folder there appends to the run's files itself
     bool jsonl = true;
+    std::filesystem::path tensorboard;       // the folder of event files, written by who prints step lines; empty: none
     enum class Voice { quiet, step_lines } voice = Voice::quiet;  // step_lines: print them on stderr, for a person
   };
   NodeReport(Config config, const Clock& clock, std::optional<metrics::LineFile> metrics_file,
@@ -84,6 +86,7 @@ class NodeReport final : public trainer::Listener {
   void write(metrics::MetricsLine line);
   void say_step(const metrics::MetricsLine& line);
   void print_step(Step step);
+  void to_tensorboard(Step step, const std::vector<metrics::Scalar>& scalars);
   void say_event(std::string_view name, const std::vector<EventField>& fields) const;
   void say_takeovers();
   void refresh();
@@ -94,6 +97,7 @@ class NodeReport final : public trainer::Listener {
   metrics::Metrics metrics_;
   std::optional<metrics::LineFile> metrics_file_;
   std::optional<metrics::JsonEventLog> events_;
+  std::optional<metrics::TensorBoardFile> tensorboard_;
   trainer::Worker* worker_ = nullptr;
   std::optional<CheckpointCollector> collector_;
   std::vector<net::Report> reports_;
@@ -106,6 +110,7 @@ class NodeReport final : public trainer::Listener {
   std::optional<double> loss_;
   std::optional<double> validation_loss_;    // for the next line
   std::optional<double> divergence_;
+  std::vector<double> divergences_;          // that workers told since the last printed step
   std::int64_t tokens_at_last_line_ = 0;
   double last_line_at_ = 0.0;
   std::uint64_t rss_bytes_ = 0;

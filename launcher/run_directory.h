@@ -3,6 +3,7 @@
 //   run.yaml        the resolved configuration with its hash       launch.json   {pid, http, run_id} of the launcher
 //   join.token      the line for volunteers, mode 0600             status.json   every 5 s and at the end
 //   metrics.jsonl, events.jsonl                                    workers/<name>/ of each local worker
+//   tensorboard/    event files: the run as a whole, written by the launcher
 //   observer/       the observer's identity, owner.key (secrets, mode 0600), members (records of those it knew last)
 //   launch.lock     held by the launcher of the run as long as it lives
 #pragma once
@@ -27,6 +28,7 @@ struct RunDirectory {
   std::filesystem::path status_json() const { return path / "status.json"; }
   std::filesystem::path metrics_jsonl() const { return path / "metrics.jsonl"; }
   std::filesystem::path events_jsonl() const { return path / "events.jsonl"; }
+  std::filesystem::path tensorboard() const { return path / "tensorboard"; }
   std::filesystem::path observer() const { return path / "observer"; }
   std::filesystem::path worker(const std::string& name) const { return path / "workers" / name; }
   // `dir`: checkpoint.dir of the run file.

@@ -9,6 +9,7 @@ namespace starling::metrics {
 
 struct LoggingConfig {
   std::int64_t log_interval = 10;  // steps
+  bool tensorboard = true;
   bool jsonl = true;
 
   std::vector<std::string> validate() const;

@@ -140,8 +140,6 @@ TEST(ConfigYaml, EachClassOfErrorHasItsMessage) {
       {"checkpoint: {keep: 0}\n", "run.yaml:5:20: checkpoint.keep: expected 1 to 1000000, got 0"},
       {"eval: {prompts: [\"Once upon a time\"]}\n",
        "run.yaml:5:8: 'eval.prompts' comes in a later version of starling; remove it or set []"},
-      {"logging: {tensorboard: true}\n",
-       "run.yaml:5:11: 'logging.tensorboard' comes in a later version of starling; remove it or set false"},
       {"network: {max_upload: 20Mbit}\n",
        "run.yaml:5:11: 'network.max_upload' comes in a later version of starling; remove it or set null"},
   };
@@ -155,8 +153,7 @@ TEST(ConfigYaml, KeysOfLaterFeaturesMayBeOff) {
                                               "outer: {overlap: false}\n"
                                               "pipeline: {path_length: null, stage_dropout: 0.0, step_overlap: auto}\n"
                                               "network: {relay: null, max_upload: null}\n"
-                                              "eval: {prompts: []}\n"
-                                              "logging: {tensorboard: false}\n"),
+                                              "eval: {prompts: []}\n"),
               IsEmpty());
   EXPECT_THAT(problems_with("pipeline: {step_overlap: 0}\n"), IsEmpty());
 }

@@ -63,8 +63,8 @@ auto fields_of(const trainer::EvalConfig& s) {
   return std::tie(a, b);
 }
 auto fields_of(const metrics::LoggingConfig& s) {
-  const auto& [a, b] = s;
-  return std::tie(a, b);
+  const auto& [a, b, c] = s;
+  return std::tie(a, b, c);
 }
 auto fields_of(const metrics::HttpConfig& s) {
   const auto& [a, b] = s;
@@ -200,7 +200,7 @@ void draw_swarm(Draw& draw, RunConfig& config) {
   if (draw.coin()) config.network = {draw.one_of<std::string>({"tcp://[::1]:0", "tcp://0.0.0.0:29400"}), "auto", false};
   if (draw.coin()) config.network.advertise = "train.example.org";
   if (draw.coin()) config.http = {draw.one_of<std::string>({"[::]:80", "127.0.0.1:9464"}), false};
-  config.logging = {draw.from(1, 1000), draw.coin()};
+  config.logging = {draw.from(1, 1000), draw.coin(), draw.coin()};
 }
 
 }  // namespace

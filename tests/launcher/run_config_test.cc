@@ -178,7 +178,7 @@ TEST(RunConfig, SaysWhatAutoStandsFor) {
   RunConfig config = valid();
   std::vector<std::string> choices;
   for (const AutoChoice& choice : config.auto_choices()) choices.push_back(choice.key + ": " + choice.value);
-  EXPECT_THAT(choices, ElementsAre("training.dtype: float32, on CUDA bfloat16", "parallelism.stage_layers: [3, 3, 3, 3]",
+  EXPECT_THAT(choices, ElementsAre("training.dtype: the faster of float32 and bfloat16 on a CPU, bfloat16 on CUDA", "parallelism.stage_layers: [3, 3, 3, 3]",
                                    "outer.gamma: 0.7 (outer.lr)", "membership.start_workers: 16 (stages x replicas)",
                                    "data.val: the last 5 % of every training file",
                                    "pipeline.max_in_flight: measured while the run goes on",
