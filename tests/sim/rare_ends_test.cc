@@ -143,6 +143,53 @@ TEST(RareEnds, AnExchangeThatIsNotFiniteIsRefusedAndNobodyTakesItOver) {
   }
 }
 
+// Weights that diverge in the middle of a round: three steps later the worker is back at those of the last exchange, and
+// nobody else has taken anything from it that is not finite.
+class DivergedWeights : public testing::TestWithParam<Stage> {};
+
+TEST_P(DivergedWeights, AreReloadedAfterThreeSteps) {
+  SimWorld::Config config = swarm_config(8, 4, 2, 60);
+  config.worker.outer.local_steps = 20;
+  SimWorld world(config);
+  while (reached(world) < 23) world.run_until(world.now() + 10ms);
+  const SimWorld::Node* const diverged = holders_of(world, GetParam()).at(0);
+  diverged->compute->poison();
+  const Step poisoned_at = reached(world);
+  while (diverged->worker->counters().reloads == 0 && reached(world) < 38) world.run_until(world.now() + 10ms);
+  EXPECT_EQ(diverged->worker->counters().reloads, 1) << world.describe();
+  EXPECT_LE(reached(world), poisoned_at + 6) << "three steps, those under way aside";
+  const std::size_t steps = diverged->compute->ledger().size();
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+  EXPECT_GT(diverged->compute->ledger().size(), steps + 15) << "it trains again";
+  EXPECT_EQ(world.totals().reloads, 1);
+  EXPECT_EQ(world.totals().rejected_norm, 0);
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->theta()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
+}
+
+// At the end of a round: the exchange finds no delta that is finite, takes none, and sets the weights right.
+TEST_P(DivergedWeights, OfTheLastStepBeforeAnExchangeAreNotExchanged) {
+  SimWorld::Config config = swarm_config(9, 4, 2, 60);
+  config.worker.outer.local_steps = 20;
+  SimWorld world(config);
+  while (reached(world) < 39) world.run_until(world.now() + 1ms);
+  const SimWorld::Node* const diverged = holders_of(world, GetParam()).at(0);
+  diverged->compute->poison();
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+  EXPECT_EQ(world.totals().reloads, 0);
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Stages, DivergedWeights, testing::Values(0, 2));
+
 // The owner's wish ends a run also while it waits for a worker that never comes.
 TEST(RareEnds, TheOwnersWishEndsARunThatHasNotBegun) {
   SimWorld::Config config = swarm_config(4, 4, 2, 40);

@@ -38,8 +38,9 @@ struct JobRunner::State {
   // What was made but cannot be sent is not kept either.
   ActivationMade activation(const MicrobatchId& id, const at::Tensor& output) {
     Buffer buffer = encode(output);
-    if (buffer == nullptr) model->drop(id);
-    return {.microbatch = id, .output = std::move(buffer)};
+    const bool diverged = buffer == nullptr;
+    if (diverged) model->drop(id);
+    return {.microbatch = id, .output = std::move(buffer), .diverged = diverged};
   }
 
   JobResult run(const Begin& job) {
@@ -82,6 +83,7 @@ struct JobRunner::State {
       input = std::move(*decoded);
     }
     const StageModel::LossResult made = model->loss(job.microbatch, input);
+    out.diverged = made.kept && !made.finite;
     if (!made.finite) return out;
     out.loss_sum = made.sum;
     out.tokens = model->rows();
@@ -105,7 +107,10 @@ struct JobRunner::State {
     if (!made.kept) return out;
     out.tokens = model->rows();
     out.finite = true;
-    if (made.gradient.defined()) out.output = encode(made.gradient);
+    if (made.gradient.defined()) {
+      out.output = encode(made.gradient);
+      out.diverged = out.output == nullptr;
+    }
     return out;
   }
 
@@ -120,6 +125,13 @@ struct JobRunner::State {
     OuterStepped out = slow->outer_step(model->theta(), job);
     model->set_theta(slow->phi());
     return out;
+  }
+
+  JobResult run(const ReloadSlow&) {
+    if (!all_finite(slow->phi())) return Loaded{.stage = model->stage(), .error = "the slow weights are not finite either"};
+    slow->drop_snapshot();
+    model->begin_again(slow->phi());
+    return Loaded{.stage = model->stage(), .error = std::nullopt};
   }
 
   JobResult run(const Encode& job) {

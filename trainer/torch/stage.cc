@@ -144,7 +144,7 @@ StageModel::LossResult StageModel::loss(const MicrobatchId& id, const at::Tensor
   if (found == kept_.end() || !found->second.home.defined()) return {};
   Kept& kept = found->second;
   const at::Tensor x = input.defined() ? input : kept.home;
-  LossResult out;
+  LossResult out{.sum = 0.0, .kept = true, .finite = false, .gradient = {}};
   if (kept.pass == Pass::eval) {
     out.sum = loss_only(*kept.version, x, kept.targets, model_.eps());
     out.finite = std::isfinite(out.sum);
@@ -275,6 +275,14 @@ void StageModel::set_theta(std::span<const float> weights) {
     at::Tensor(next->flat).copy_(copy_of(weights, at::kCPU));
   }
   adopt(std::move(next));
+}
+
+void StageModel::begin_again(std::span<const float> weights) {
+  set_theta(weights);
+  for (at::Tensor* const state : {&m_, &v_, &gradients_.flat, &tied_head_gradient_}) {
+    if (state->defined()) state->zero_();
+  }
+  adam_steps_ = 0;
 }
 
 }  // namespace starling::trainer

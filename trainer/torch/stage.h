@@ -76,6 +76,7 @@ class StageModel {
 
   struct LossResult {
     double sum = 0.0;
+    bool kept = false;    // false: no such microbatch, nothing happened
     bool finite = false;  // false: not kept, or the loss is not finite; nothing is kept any more
     at::Tensor gradient;  // [M, D], of `input`; undefined for eval and when there was no input
   };
@@ -96,12 +97,15 @@ class StageModel {
   HostValues adam_m() const { return HostValues(m_); }
   HostValues adam_v() const { return HostValues(v_); }
   void set_theta(std::span<const float> weights);
+  // set_theta, and as if nothing had been trained: Adam's state and the accumulated gradient are zero.
+  void begin_again(std::span<const float> weights);
 
   // Where and in what type activations lie.
   at::Device device() const { return config_.device; }
   at::ScalarType activations() const { return config_.device.is_cpu() ? at::kFloat : config_.products; }
   std::int64_t rows() const { return model_.rows(); }
   std::int64_t hidden() const { return config_.model.hidden_size; }
+  Stage stage() const { return config_.stage; }
   std::size_t kept() const { return kept_.size(); }
 
  private:

@@ -83,7 +83,8 @@ struct Snapshot {
 };
 // The outer step of methods: delta_i <- alpha delta_i + beta mean(Delta) - gamma (phi_i - mean(phi)); phi_i += delta_i;
 // theta = phi. Own values exact, those of others as encoded. `others` empty: solo (own Delta, no gamma term); the newest
-// Snapshot's delta counts, or theta - phi now when there was none this round. Others that are not finite or whose
+// Snapshot's delta counts, or theta - phi now when there was none this round; an own delta that is not finite counts as zero,
+// there and in a Snapshot. Others that are not finite or whose
 // phi or delta norm is absurd are left out and counted. Result: OuterStepped.
 struct OuterStep {
   std::vector<Buffer> others;
@@ -92,6 +93,10 @@ struct OuterStep {
   double beta = 0.7;
   double gamma = 0.7;
 };
+// The way back from weights that have diverged: theta = phi, Adam's state zero, accumulated gradient and snapshot dropped;
+// graphs stay, with the weights that they ran with. Result: Loaded; phi itself not finite: Loaded.error, and nothing has
+// changed.
+struct ReloadSlow {};
 enum class StatePart { phi, adam_m, adam_v, momentum, theta };
 // One flat array of this stage, encoded. Result: State.
 struct Encode {
@@ -124,29 +129,32 @@ struct LoadFromNeighbours {
 };
 
 using Job = std::variant<Begin, Forward, Loss, Backward, DropKept, OptimizerStep, Snapshot, OuterStep, Encode, Load,
-                         LoadFromNeighbours>;
+                         LoadFromNeighbours, ReloadSlow>;
 
 struct ActivationMade {
   MicrobatchId microbatch;
-  Buffer output;  // null: the input was not finite, or the tokens could not be read; nothing is kept
+  Buffer output;  // null: the input was not finite, or the tokens could not be read, or it diverged; nothing is kept
+  bool diverged = false;  // of a finite input this stage made what is not finite
 };
 struct LossMade {
   MicrobatchId microbatch;
   double loss_sum = 0.0;     // nats, over `tokens` targets
   std::int64_t tokens = 0;
   Buffer gradient;           // null: no middle stage was visited, or eval
-  bool finite = true;        // false: what came home was not finite; nothing was accumulated and the graph is freed
+  bool finite = true;        // false: what came home was not finite, or it diverged; nothing was accumulated and the graph is freed
+  bool diverged = false;     // of a finite input this stage made what is not finite
 };
 struct GradientMade {
   MicrobatchId microbatch;
   Buffer output;             // null at the originator
   std::int64_t tokens = 0;
   bool finite = true;        // false: nothing was accumulated; the graph is freed
+  bool diverged = false;     // of a finite gradient this stage made what is not finite; it was accumulated
 };
 struct Done {};
 struct Stepped {
   Step step = 0;
-  bool applied = false;
+  bool applied = false;        // false: there was no gradient, or one that is not finite
   double gradient_norm = 0.0;  // before clipping
 };
 struct StateMade {

@@ -457,7 +457,7 @@ void add(WorkerCounters& sum, const WorkerCounters& one) {
   for (auto member : {&WorkerCounters::optimizer_steps, &WorkerCounters::tokens, &WorkerCounters::completed,
                       &WorkerCounters::completed_with_skips, &WorkerCounters::dropped, &WorkerCounters::rerouted,
                       &WorkerCounters::rounds_averaged, &WorkerCounters::rounds_solo, &WorkerCounters::rounds_solo_odd,
-                      &WorkerCounters::rounds_one_sided, &WorkerCounters::takeovers, &WorkerCounters::copies,
+                      &WorkerCounters::rounds_one_sided, &WorkerCounters::takeovers, &WorkerCounters::copies, &WorkerCounters::reloads, &WorkerCounters::rejected_norm,
                       &WorkerCounters::rejected_malformed, &WorkerCounters::rejected_non_finite,
                       &WorkerCounters::late_completions}) {
     sum.*member += one.*member;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 namespace starling::trainer {
@@ -76,7 +77,10 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
   return std::make_shared<const Bytes>(std::move(bytes));
 }
 
+void SimulatedCompute::poison() { theta_.assign(theta_.size(), std::numeric_limits<float>::quiet_NaN()); }
+
 JobResult SimulatedCompute::run(const Begin& job) {
+  if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
   graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
@@ -85,11 +89,16 @@ JobResult SimulatedCompute::run(const Forward& job) {
   std::uint64_t name = 0;
   std::memcpy(&name, job.input->data(), sizeof name);
   STARLING_CHECK(name == name_of(job.microbatch), "an activation belongs to its header");
+  if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
   if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
   return ActivationMade{job.microbatch, activation(job.microbatch)};
 }
 
 JobResult SimulatedCompute::run(const Loss& job) {
+  if (poisoned()) {
+    graphs_.erase(job.microbatch);
+    return LossMade{.microbatch = job.microbatch, .finite = false, .diverged = true};
+  }
   const double per_token = 1.0 + 4.0 / (1.0 + 0.01 * static_cast<double>(version_));
   LossMade out{.microbatch = job.microbatch,
                .loss_sum = per_token * static_cast<double>(config_.tokens),
@@ -192,6 +201,16 @@ JobResult SimulatedCompute::run(const Load& job) {
   head_.clear();
   ++version_;
   return Loaded{job.stage, std::nullopt};
+}
+
+JobResult SimulatedCompute::run(const ReloadSlow&) {
+  slow_.drop_snapshot();
+  theta_.assign(slow_.phi().begin(), slow_.phi().end());
+  for (auto* array : {&adam_m_, &adam_v_}) array->assign(array->size(), 0.0F);
+  body_.clear();
+  head_.clear();
+  ++version_;
+  return Loaded{stage_, std::nullopt};
 }
 
 JobResult SimulatedCompute::run(const LoadFromNeighbours& job) {

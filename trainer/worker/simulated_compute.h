@@ -57,6 +57,8 @@ class SimulatedCompute final : public Compute {
   // What this node hands to others from now on: activations and gradients of a wrong size, or an exchange with NaN in it.
   enum class Lie { none, wrong_size, not_finite };
   void set_lie(Lie lie) { lie_ = lie; }
+  // Weights that have diverged, until new ones come: whatever is computed with them is not finite.
+  void poison();
   Stage stage() const { return stage_; }
   bool lies() const { return lie_ != Lie::none; }
 
@@ -79,7 +81,9 @@ class SimulatedCompute final : public Compute {
   JobResult run(const OuterStep& job);
   JobResult run(const Encode& job);
   JobResult run(const Load& job);
+  JobResult run(const ReloadSlow& job);
   JobResult run(const LoadFromNeighbours& job);
+  bool poisoned() const { return !all_finite(theta_); }
   double seconds_of(const Job& job);
   Buffer activation(const MicrobatchId& id) const;
   std::vector<float> draw(Stage stage) const;

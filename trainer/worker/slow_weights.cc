@@ -83,6 +83,7 @@ std::vector<float> SlowWeights::delta_of(std::span<const float> theta) const {
   STARLING_CHECK(theta.size() == phi_.size(), "weights of another stage");
   std::vector<float> delta(phi_.size());
   for (std::size_t i = 0; i < delta.size(); ++i) delta[i] = theta[i] - phi_[i];
+  if (!all_finite(delta)) std::fill(delta.begin(), delta.end(), 0.0F);
   return delta;
 }
 

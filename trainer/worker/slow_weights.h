@@ -36,10 +36,12 @@ class SlowWeights {
 
   // phi, then delta = theta - phi; the delta is kept for this round's outer step.
   Buffer snapshot(std::span<const float> theta, Encoding encoding);
+  void drop_snapshot() { snapshot_delta_.reset(); }
   // Moves phi and drops the snapshot; the caller then sets theta = phi.
   OuterStepped outer_step(std::span<const float> theta, const OuterStep& job);
 
  private:
+  // Of weights that have diverged: zero, so that neither phi nor a partner takes them over.
   std::vector<float> delta_of(std::span<const float> theta) const;
 
   std::vector<float> phi_;

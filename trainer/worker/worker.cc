@@ -492,6 +492,7 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
   env_.listener.job_took(phase, completion.compute_seconds);
   std::visit(Overloaded{
                  [&](const ActivationMade& made) {
+                   diverged_in_step_ |= made.diverged;
                    computed.good = made.output != nullptr;
                    feed(computed);
                    if (!computed.good || !wanted) return;
@@ -505,6 +506,7 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    route_forward(std::move(header), made.output, {});
                  },
                  [&](const LossMade& made) {
+                   diverged_in_step_ |= made.diverged;
                    computed.good = made.finite;
                    computed.tokens = job.header.purpose == net::Purpose::train ? made.tokens : 0;
                    feed(computed);
@@ -523,10 +525,11 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    route_backward(std::move(header), made.gradient, {});
                  },
                  [&](const GradientMade& made) {
+                   diverged_in_step_ |= made.diverged;
                    computed.good = made.finite;
                    computed.tokens = made.tokens;
                    feed(computed);
-                   if (!made.finite) {
+                   if (!made.finite || made.diverged) {
                      ++counters_.rejected_non_finite;
                      return;
                    }

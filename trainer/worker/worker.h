@@ -204,8 +204,9 @@ class Worker {
     WeightsFrom from;
     std::int64_t adam_steps = 0;         // of a checkpoint
   };
+  struct ReloadJob {};
   struct Unanswered {};                  // its answer says nothing that is not known
-  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, CheckpointJob, ServeJob, LoadJob, Unanswered>;
+  using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, CheckpointJob, ServeJob, LoadJob, ReloadJob, Unanswered>;
   void submit(Job job, JobFor what);
   void pump();
   void done(Completion completion);
@@ -220,7 +221,9 @@ class Worker {
   void leave_when_delivered();
   void finished(const ServeJob& job, const Completion& completion);
   void finished(const LoadJob& job, const Completion& completion);
+  void finished(const ReloadJob& job, const Completion& completion);
   void finished(const Unanswered& job, const Completion& completion);
+  void step_diverged(Step step);
 
   // ---- deciders, fed and drained
   void feed(View::Event event);
@@ -412,6 +415,8 @@ class Worker {
   std::int64_t loss_tokens_ = 0;
   std::int64_t adam_steps_ = 0;
   double gradient_norm_ = 0.0;           // of the last step, before clipping
+  bool diverged_in_step_ = false;        // a microbatch of the open step did here
+  int diverged_steps_ = 0;               // in a row
   TimePoint round_ended_at_{};
   std::optional<double> divergence_;     // of the exchange that is ending
 

@@ -33,6 +33,7 @@ struct WorkerCounters {
   std::int64_t rounds_one_sided = 0;
   std::int64_t takeovers = 0;
   std::int64_t copies = 0;                  // states copied from a donor
+  std::int64_t reloads = 0;                 // of the slow weights, after steps that were not finite
   std::int64_t rejected_malformed = 0;      // frames whose content did not decode or fit the config
   std::int64_t rejected_non_finite = 0;
   std::int64_t rejected_norm = 0;

@@ -1,6 +1,11 @@
 // The end of a step and of a round at this node; copies of state, given and taken; backups and takeover; evaluation.
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "gossip/base/log.h"
 #include "trainer/worker/worker.h"
 
 namespace starling::trainer {
@@ -17,6 +22,7 @@ constexpr Duration eval_window_age = std::chrono::seconds(20);
 constexpr Duration eval_at_most = std::chrono::seconds(30);
 constexpr std::uint8_t all_parts = 31;                // of a state: phi, adam_m, adam_v, momentum, theta
 constexpr std::uint8_t only_phi = 1;
+constexpr int diverged_steps_at_most = 3;             // in a row
 
 std::string_view name_of(outer::Exchange::SoloCause cause) {
   using Cause = outer::Exchange::SoloCause;
@@ -56,6 +62,9 @@ void Worker::carry_out(const StageStep::CloseStep& action) {
       feed(Originator::ClosedInTime{});
     }
   }
+  // A step that nothing went into because all that came diverged here is lost to the same cause as one that was refused.
+  const bool all_diverged = std::exchange(diverged_in_step_, false) && action.body_tokens + action.head_tokens == 0;
+  if (all_diverged) step_diverged(action.step);
   if (action.apply == StageStep::CloseStep::Apply::step) {
     submit(OptimizerStep{action.step, report.learning_rate, action.body_tokens, action.head_tokens}, StepJob{report});
   } else {
@@ -71,12 +80,35 @@ void Worker::finished(const StepJob& job, const Completion& completion) {
   if (stepped->applied) {
     ++counters_.optimizer_steps;
     ++adam_steps_;
+    diverged_steps_ = 0;
     report.gradient_norm = gradient_norm_ = stepped->gradient_norm;
   } else {
     ++counters_.rejected_non_finite;
     env_.listener.event("gradient_not_finite", {{"step", static_cast<std::int64_t>(stepped->step)}});
+    if (!std::isfinite(stepped->gradient_norm)) step_diverged(stepped->step);
   }
   env_.listener.step_closed(report);
+}
+
+// One such step may be a freak; after three the weights themselves are bad, and only those of the last exchange are known
+// to be good.
+void Worker::step_diverged(Step step) {
+  if (++diverged_steps_ < diverged_steps_at_most) return;
+  diverged_steps_ = 0;
+  ++counters_.reloads;
+  env_.listener.event("weights_reloaded", {{"step", static_cast<std::int64_t>(step)},
+                                           {"round", static_cast<std::int64_t>(record_.round)},
+                                           {"why", fmt::format("{} steps in a row were not finite; the weights are those of "
+                                                               "the last exchange again, Adam's state is zero",
+                                                               diverged_steps_at_most)}});
+  adam_steps_ = 0;
+  submit(ReloadSlow{}, ReloadJob{});
+}
+
+void Worker::finished(const ReloadJob&, const Completion& completion) {
+  const auto* loaded = std::get_if<Loaded>(&completion.result);
+  STARLING_CHECK(loaded != nullptr, "the device answers a reload in kind");
+  if (loaded->error) log_error("the weights could not be reloaded: {}", *loaded->error);
 }
 
 void Worker::carry_out(const StageStep::AnnounceDone& action) {

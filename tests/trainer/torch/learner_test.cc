@@ -156,6 +156,36 @@ TEST_F(LearnerTest, WhatIsNotFiniteIsRefusedAndLeavesNoTrace) {
             0.0);
 }
 
+// A learning rate that throws the weights out of the range of floats: what is made with them is not finite, and it says so.
+TEST_F(LearnerTest, DivergedWeightsAreToldFromBadInputAndReloaded) {
+  LearnerHarness first(tiny_run(2));
+  ASSERT_FALSE(first.get<Loaded>(Load{.stage = 0}).error);
+  const auto begin = [&](std::uint32_t index) {
+    return first.get<ActivationMade>(Begin{.microbatch = conformance_microbatch(index), .slot = 0});
+  };
+  const ActivationMade good = begin(0);
+  ASSERT_NE(good.output, nullptr);
+  const LossMade made = first.get<LossMade>(Loss{.microbatch = conformance_microbatch(0), .input = good.output});
+  first.get<GradientMade>(Backward{.microbatch = conformance_microbatch(0), .gradient = made.gradient});
+  EXPECT_TRUE(first
+                  .get<Stepped>(OptimizerStep{
+                      .step = 1, .learning_rate = 1e38, .body_tokens = made.tokens, .head_tokens = made.tokens})
+                  .applied);
+  const ActivationMade diverged = begin(1);
+  EXPECT_EQ(diverged.output, nullptr);
+  EXPECT_TRUE(diverged.diverged);
+
+  EXPECT_FALSE(first.get<Loaded>(ReloadSlow{}).error);
+  const ActivationMade again = begin(0);
+  ASSERT_NE(again.output, nullptr);
+  EXPECT_EQ(*again.output, *good.output) << "the weights that the run began with";
+  // What a peer sent is its fault, not that of these weights.
+  const Buffer bad = std::make_shared<const Bytes>(good.output->size(), std::byte{0xff});
+  const LossMade refused = first.get<LossMade>(Loss{.microbatch = conformance_microbatch(0), .input = bad});
+  EXPECT_FALSE(refused.finite);
+  EXPECT_FALSE(refused.diverged);
+}
+
 TEST_F(LearnerTest, SkippingTheMiddleIsTheIdentity) {
   // The same microbatch straight home, and by way of the loop in fp32: what Begin made is what a skipped ring gives back.
   LearnerHarness other(tiny_run(4));

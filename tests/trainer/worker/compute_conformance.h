@@ -369,4 +369,29 @@ TEST_P(ComputeConformance, APairAveragesAndRefusesWhatCannotBe) {
   }
 }
 
+TEST_P(ComputeConformance, ReloadingGoesBackToTheSlowWeights) {
+  Device first = device(0);
+  first.train_alone(0);
+  first.snapshot();
+  ASSERT_NE(first.encode(StatePart::theta), nullptr);
+  ASSERT_GT(largest(floats(first.encode(StatePart::adam_m))), 0.0F);
+  const std::vector<float> phi = first.phi();
+  // A microbatch that is open keeps its graph, and what has been accumulated is gone.
+  const MicrobatchId open = conformance_microbatch(1);
+  first.begin(open);
+  const LossMade made = first.loss(open);
+  EXPECT_FALSE(first.get<Loaded>(ReloadSlow{}).error);
+  EXPECT_EQ(first.phi(), phi);
+  EXPECT_EQ(floats(first.encode(StatePart::theta)), phi);
+  EXPECT_EQ(largest(floats(first.encode(StatePart::adam_m))), 0.0F);
+  EXPECT_EQ(largest(floats(first.encode(StatePart::adam_v))), 0.0F);
+  EXPECT_TRUE(first.backward(open).finite);
+  EXPECT_TRUE(first.step(made.tokens, 0).applied);
+  // The snapshot is dropped: its delta is not that of the weights any more.
+  const std::vector<float> theta = floats(first.encode(StatePart::theta));
+  first.get<OuterStepped>(OuterStep{.alpha = 0.0, .beta = 1.0, .gamma = 0.0});
+  const std::vector<float> after = first.phi();
+  for (std::size_t i = 0; i < phi.size(); ++i) EXPECT_FLOAT_EQ(after[i], theta[i]) << i;
+}
+
 }  // namespace starling::trainer

@@ -57,6 +57,17 @@ TEST(SlowWeights, AContributionOfAnotherSizeIsLeftOut) {
   EXPECT_THAT(slow.phi(), ElementsAre(2.0F, 2.0F));
 }
 
+TEST(SlowWeights, ADeltaThatIsNotFiniteIsNone) {
+  const std::vector<float> diverged = {2.0F, std::numeric_limits<float>::quiet_NaN()};
+  SlowWeights slow({1.0F, 1.0F});
+  const Buffer sent = slow.snapshot(diverged, Encoding::fp32);
+  EXPECT_EQ(*sent, *fp32({1, 1, 0, 0}));
+  slow.outer_step(diverged, {.alpha = 0.5, .beta = 1.0, .gamma = 0.7});
+  EXPECT_THAT(slow.phi(), ElementsAre(1.0F, 1.0F));
+  slow.outer_step(diverged, {.alpha = 0.5, .beta = 1.0, .gamma = 0.7});
+  EXPECT_THAT(slow.phi(), ElementsAre(1.0F, 1.0F));
+}
+
 class Neighbours : public testing::Test {
  protected:
   Neighbours()
