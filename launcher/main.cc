@@ -32,7 +32,10 @@ Environment own_environment() {
 // computes with several threads starts once more; the workers that it starts inherit the setting.
 void spin_briefly(const std::vector<std::string>& arguments, char** argv) {
   constexpr const char* spins = "3000";  // some 150 us
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.starts_with("OMP_WAIT_POLICY=") || text.starts_with("GOMP_SPINCOUNT=")) return;
+  }
   if (::setenv("GOMP_SPINCOUNT", spins, 1) != 0 || arguments.empty()) return;
   const std::string& command = arguments.front();
   // Where /proc is missing the command goes on as it is: slower, no more.

@@ -37,6 +37,13 @@ metrics::StepPhase phase_of(std::string_view name) {
   return metrics::StepPhase::forward;
 }
 
+// Until `last`, at the pace since the first step seen, which is remembered. Empty: that was this one, or there is no last one.
+std::optional<double> seconds_left(std::optional<std::pair<Step, double>>& first, Step step, Step last, double now) {
+  if (!first) first.emplace(step, now);
+  if (last <= 0 || step <= first->first) return std::nullopt;
+  return (now - first->second) / static_cast<double>(step - first->first) * static_cast<double>(std::max<Step>(0, last - step));
+}
+
 std::string text_of(const EventField& field) {
   if (const auto* text = std::get_if<std::string>(&field.value)) return *text;
   if (const auto* number = std::get_if<double>(&field.value)) return fmt::format("{:.3g}", *number);
@@ -73,6 +80,12 @@ void NodeReport::step_closed(const trainer::StepReport& report) {
   metrics_.training_step(config_.name).set(static_cast<double>(report.step));
   metrics_.learning_rate(config_.name).set(report.learning_rate);
   if (report.gradient_norm) metrics_.gradient_norm(config_.name).set(*report.gradient_norm);
+  if (report.flops_utilization) metrics_.flops_utilization(config_.name).set(*report.flops_utilization);
+  metrics_.device_memory(config_.name)
+      .set(static_cast<double>(report.device_memory_bytes > 0 ? static_cast<std::uint64_t>(report.device_memory_bytes) : rss_bytes_));
+  if (const auto left = seconds_left(first_closed_, report.step, report.last_step, clock_.unix_seconds())) {
+    metrics_.eta(config_.name).set(*left);
+  }
   if (report.loss) {
     loss_ = report.loss;
     metrics_.training_loss(config_.name).set(*report.loss);
@@ -84,6 +97,7 @@ void NodeReport::step_closed(const trainer::StepReport& report) {
   line.loss = report.loss;
   line.learning_rate = report.learning_rate;
   line.gradient_norm = report.gradient_norm;
+  line.flops_utilization = report.flops_utilization;
   const double now = clock_.unix_seconds();
   if (now > last_line_at_ && worker_->stage() == 0) {
     line.tokens_per_second = static_cast<double>(counters.tokens - tokens_at_last_line_) / (now - last_line_at_);
@@ -274,12 +288,8 @@ void NodeReport::print_step(Step step) {
   if (rate > 0.0) out.tokens_per_second = rate;
   out.workers_active = static_cast<std::int64_t>(worker_->swarm().live_workers().size());
   out.workers_wanted = config_.workers_wanted;
-  if (!first_printed_) first_printed_.emplace(step, clock_.unix_seconds());
-  const auto& [first, since] = *first_printed_;
-  if (out.max_steps > step && step > first) {
-    const double per_step = (clock_.unix_seconds() - since) / static_cast<double>(step - first);
-    out.eta_seconds = per_step * static_cast<double>(out.max_steps - step);
-  }
+  out.eta_seconds = seconds_left(first_printed_, step, out.max_steps, clock_.unix_seconds());
+  if (step >= out.max_steps) out.eta_seconds.reset();
   std::fprintf(stderr, "%s\n", metrics::format_step_line(out).c_str());
 
   std::vector<metrics::Scalar> scalars{{"train/loss", *out.loss},

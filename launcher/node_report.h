@@ -107,6 +107,7 @@ class NodeReport final : public trainer::Listener {
   std::map<Step, std::vector<metrics::MetricsLine>> step_lines_;  // of steps not yet printed
   Step printed_ = 0;
   std::optional<std::pair<Step, double>> first_printed_;          // and when: what the eta is reckoned from
+  std::optional<std::pair<Step, double>> first_closed_;           // likewise, of this worker
   std::optional<double> loss_;
   std::optional<double> validation_loss_;    // for the next line
   std::optional<double> divergence_;

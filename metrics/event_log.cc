@@ -177,6 +177,7 @@ std::string to_json(const MetricsLine& line) {
   add("train/lr", line.learning_rate);
   add("train/grad_norm", line.gradient_norm);
   add("throughput/tokens_per_second", line.tokens_per_second);
+  add("throughput/mfu", line.flops_utilization);
   add("pipeline/skip_ratio", line.skip_ratio);
   if (line.workers_active) out["workers/active"] = *line.workers_active;
   add("val/loss", line.validation_loss);
@@ -204,6 +205,7 @@ Result<MetricsLine> metrics_line_from_json(std::string_view json) {
   line.learning_rate = value_of<double>(object, "train/lr");
   line.gradient_norm = value_of<double>(object, "train/grad_norm");
   line.tokens_per_second = value_of<double>(object, "throughput/tokens_per_second");
+  line.flops_utilization = value_of<double>(object, "throughput/mfu");
   line.skip_ratio = value_of<double>(object, "pipeline/skip_ratio");
   line.workers_active = value_of<std::int64_t>(object, "workers/active");
   line.validation_loss = value_of<double>(object, "val/loss");

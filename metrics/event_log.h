@@ -89,6 +89,7 @@ struct MetricsLine {
   std::optional<double> learning_rate;         // train/lr
   std::optional<double> gradient_norm;         // train/grad_norm
   std::optional<double> tokens_per_second;     // throughput/tokens_per_second
+  std::optional<double> flops_utilization;     // throughput/mfu
   std::optional<double> skip_ratio;            // pipeline/skip_ratio
   std::optional<std::int64_t> workers_active;  // workers/active
   std::optional<double> validation_loss;       // val/loss, on lines where it was measured

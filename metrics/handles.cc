@@ -85,7 +85,8 @@ void Metrics::set_process(const ProcessUsage& usage) {
 
 void Metrics::forget_worker(std::string_view worker) {
   for (auto* gauge :
-       {&worker_up, &worker_last_heartbeat, &training_step, &training_loss, &learning_rate, &gradient_norm, &eta}) {
+       {&worker_up, &worker_last_heartbeat, &training_step, &training_loss, &learning_rate, &gradient_norm, &device_memory,
+        &flops_utilization, &eta}) {
     gauge->remove(worker);
   }
   training_steps.remove(worker);

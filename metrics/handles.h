@@ -166,6 +166,8 @@ class Metrics {
   Metric<Histogram> network_round_trip{registry_, "starling_network_round_trip_seconds"};
   Metric<Counter, Rejection> messages_rejected{registry_, "starling_messages_rejected_total"};
 
+  Metric<Gauge, std::string_view> device_memory{registry_, "starling_device_memory_used_bytes"};
+  Metric<Gauge, std::string_view> flops_utilization{registry_, "starling_model_flops_utilization_ratio"};
   Metric<Gauge, std::string_view> eta{registry_, "starling_eta_seconds"};
 
   void set_process(const ProcessUsage& usage);

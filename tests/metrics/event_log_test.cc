@@ -100,6 +100,7 @@ TEST(MetricsLine, HasTheKeysThatPlotsExpect) {
   line.learning_rate = 5.9e-4;
   line.gradient_norm = 0.8;
   line.tokens_per_second = 41200.5;
+  line.flops_utilization = 0.5;
   line.skip_ratio = 0.01;
   line.workers_active = 23;
   line.validation_loss = 3.5;
@@ -107,7 +108,7 @@ TEST(MetricsLine, HasTheKeysThatPlotsExpect) {
   EXPECT_EQ(to_json(line),
             "{\"time\":1763700000.123,\"step\":120,\"worker\":\"w03\",\"stage\":0,\"tokens\":1966080,"
             "\"train/loss\":3.41,\"train/lr\":0.00059,\"train/grad_norm\":0.8,"
-            "\"throughput/tokens_per_second\":41200.5,\"pipeline/skip_ratio\":0.01,\"workers/active\":23,"
+            "\"throughput/tokens_per_second\":41200.5,\"throughput/mfu\":0.5,\"pipeline/skip_ratio\":0.01,\"workers/active\":23,"
             "\"val/loss\":3.5,\"outer/divergence\":0.02}");
 }
 

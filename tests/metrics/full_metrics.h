@@ -25,7 +25,8 @@ inline std::unique_ptr<Metrics> full_metrics(int stages, int workers) {
   for (int i = 0; i < workers; ++i) {
     const std::string worker = "a-long-name-of-a-worker-" + std::to_string(i);
     for (auto* gauge : {&metrics->worker_up, &metrics->worker_last_heartbeat, &metrics->training_step,
-                        &metrics->training_loss, &metrics->learning_rate, &metrics->gradient_norm, &metrics->eta}) {
+                        &metrics->training_loss, &metrics->learning_rate, &metrics->gradient_norm, &metrics->device_memory,
+                        &metrics->flops_utilization, &metrics->eta}) {
       (*gauge)(worker).set(1763700000.123456);
     }
     metrics->training_steps(worker).add(123456);

@@ -1,6 +1,7 @@
 #include "trainer/torch/accelerator.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -26,6 +27,12 @@ Result<OpenedDevice> open_accelerator(DeviceWish wish) {
   if (count == 0)
     return absent("LibTorch's CUDA library is here, but it sees no GPU; look at nvidia-smi and the driver");
   return OpenedDevice{.type = DeviceType::cuda, .name = fmt::format("CUDA device 0 of {}", count)};
+}
+
+std::int64_t accelerator_bytes(DeviceType device) {
+  if (device != DeviceType::cuda) return 0;
+  constexpr std::size_t all_pools = 0;
+  return c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(0).allocated_bytes[all_pools].current;
 }
 
 Precision precision_of(const std::string& dtype, DeviceType device) {

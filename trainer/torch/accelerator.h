@@ -20,6 +20,9 @@ struct OpenedDevice {
 // is none. Errors: not_found, with what is missing and what to do. Once, before the first tensor is made.
 Result<OpenedDevice> open_accelerator(DeviceWish wish);
 
+// Bytes that tensors of this process take there; 0 on a CPU. Any thread.
+std::int64_t accelerator_bytes(DeviceType device);
+
 // What `training.dtype` means there: auto is bfloat16 on CUDA and measured on a CPU.
 Precision precision_of(const std::string& dtype, DeviceType device);
 

@@ -11,6 +11,7 @@
 
 #include "gossip/base/error.h"
 #include "gossip/base/log.h"
+#include "trainer/torch/accelerator.h"
 #include "trainer/torch/activation_codec.h"
 #include "trainer/torch/block_cache.h"
 #include "trainer/torch/init.h"
@@ -21,9 +22,30 @@
 
 namespace starling::trainer {
 
+namespace {
+
+at::Device device_of(DeviceType type) {
+  return type == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+}
+at::ScalarType type_of(Precision precision) { return precision == Precision::bfloat16 ? at::kBFloat16 : at::kFloat; }
+
+// `training.dtype: auto` on a CPU.
+Precision choose_precision(const LearnerConfig& config, const Clock& clock) {
+  if (config.model.hidden_size < narrowest_for_bf16) return Precision::float32;
+  const c10::InferenceMode no_autograd;
+  const PrecisionMeasurement measured = measure_precision(config.model, config.training, clock);
+  const Precision faster = faster_precision(measured);
+  log_info("training.dtype auto: {} (a block with bfloat16 products is {:.2f} times as fast here, its error is {:.1g})",
+           faster == Precision::bfloat16 ? "bfloat16" : "float32", measured.speedup, measured.error);
+  return faster;
+}
+
+}  // namespace
+
 struct JobRunner::State {
   LearnerConfig config;
   std::shared_ptr<const Source> source;
+  double matrix_flops = 0.0;
   std::optional<StageModel> model;
   std::optional<SlowWeights> slow;
 
@@ -118,7 +140,12 @@ struct JobRunner::State {
     model->drop(job.microbatch);
     return Done{};
   }
-  JobResult run(const OptimizerStep& job) { return model->step(job); }
+  JobResult run(const OptimizerStep& job) {
+    Stepped out = model->step(job);
+    out.matrix_flops = matrix_flops;
+    out.memory_bytes = accelerator_bytes(config.device);
+    return out;
+  }
   JobResult run(const Snapshot& job) { return StateMade{.bytes = slow->snapshot(model->theta(), job.encoding)}; }
 
   JobResult run(const OuterStep& job) {
@@ -187,38 +214,29 @@ struct JobRunner::State {
                               .optimizer = config.optimizer,
                               .max_grad_norm = config.training.max_grad_norm,
                               .activation_checkpointing = config.training.activation_checkpointing,
-                              .device = config.device == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
-                              .products = config.precision == Precision::bfloat16 ? at::kBFloat16 : at::kFloat},
+                              .device = device_of(config.device),
+                              .products = type_of(config.precision)},
                   phi, adam);
     slow.emplace(std::move(phi), std::move(momentum));
   }
 };
 
-// `training.dtype: auto` on a CPU.
-Precision choose_precision(const LearnerConfig& config, const Clock& clock) {
-  if (config.model.hidden_size < narrowest_for_bf16) return Precision::float32;
-  const c10::InferenceMode no_autograd;
-  const PrecisionMeasurement measured = measure_precision(config.model, config.training, clock);
-  const Precision faster = faster_precision(measured);
-  log_info("training.dtype auto: {} (a block with bfloat16 products is {:.2f} times as fast here, its error is {:.1g})",
-           faster == Precision::bfloat16 ? "bfloat16" : "float32", measured.speedup, measured.error);
-  return faster;
-}
-
 ComputeSizes compute_sizes(const LearnerConfig& config) {
   const std::int64_t values = config.training.tokens_per_microbatch() * config.model.hidden_size;
   ComputeSizes sizes;
+  sizes.head_flops = head_train_flops_per_token(config.model);
   sizes.activation_bytes = static_cast<std::int64_t>(encoded_bytes(values, config.activation_encoding));
   for (std::size_t i = 0; i < config.cut.size(); ++i) {
     const auto stage = static_cast<Stage>(i);
     sizes.parameters.push_back(parameter_count(config.model, config.cut[i], stage));
     sizes.kept_bytes.push_back(microbatch_kept_bytes(config.model, config.training, config.cut[i], stage));
+    sizes.body_flops.push_back(train_flops_per_token(config.model, config.cut[i], config.training.seq_len));
   }
   return sizes;
 }
 
 JobRunner::JobRunner(LearnerConfig config, std::shared_ptr<const Source> source)
-    : state_(std::make_unique<State>(State{std::move(config), std::move(source), std::nullopt, std::nullopt})) {}
+    : state_(std::make_unique<State>(State{.config = std::move(config), .source = std::move(source), .model = {}, .slow = {}})) {}
 
 JobRunner::~JobRunner() = default;
 
@@ -230,6 +248,7 @@ void JobRunner::adopt_thread(const Clock& clock) {
   // some fifty times slower.
   at::globalContext().setFlushDenormal(true);
   if (config.precision == Precision::measured) config.precision = choose_precision(config, clock);
+  state_->matrix_flops = measure_matrix_flops(device_of(config.device), type_of(config.precision), clock);
 }
 
 JobResult JobRunner::run(const Job& job) {

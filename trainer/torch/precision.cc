@@ -1,6 +1,7 @@
 #include "trainer/torch/precision.h"
 
 #include <ATen/Functions.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <limits>
@@ -8,6 +9,7 @@
 #include "gossip/base/random.h"
 #include "trainer/torch/init.h"
 #include "trainer/torch/model.h"
+#include "trainer/torch/ops.h"
 
 namespace starling::trainer {
 namespace {
@@ -76,6 +78,22 @@ PrecisionMeasurement measure_precision(const ModelConfig& model, const TrainingC
 Precision faster_precision(const PrecisionMeasurement& measured) {
   const bool takes_it = measured.speedup >= clearly_faster && measured.error <= rounding_error;  // false for NaN
   return takes_it ? Precision::bfloat16 : Precision::float32;
+}
+
+double measure_matrix_flops(at::Device device, at::ScalarType type, const Clock& clock) {
+  const c10::InferenceMode no_autograd;
+  const std::int64_t rows = device.is_cpu() ? 512 : 4096;
+  const std::int64_t inner = device.is_cpu() ? 1024 : 4096;
+  const at::Tensor a = at::ones({rows, inner}, at::TensorOptions(type).device(device));
+  double best = 0.0;
+  for (int turn = 0; turn <= turns; ++turn) {  // the first one also sets things up
+    const TimePoint begin = clock.now();
+    const at::Tensor made = ops::product(a, a);
+    if (!device.is_cpu()) made.narrow(0, 0, 1).sum().item<double>();  // waits for the device
+    const double took = seconds(clock.now() - begin);
+    if (turn > 0 && took > 0.0) best = std::max(best, 2.0 * static_cast<double>(rows * rows * inner) / took);
+  }
+  return best;
 }
 
 }  // namespace starling::trainer

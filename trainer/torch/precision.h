@@ -1,5 +1,9 @@
-// In what type a worker multiplies when the run file says `auto`: measured, not guessed from the processor's name.
+// What a device multiplies at, measured and not guessed from its name: which type is faster when the run file says `auto`,
+// and the speed that a worker's utilization is of.
 #pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include "gossip/base/env.h"
 #include "trainer/torch/job_runner.h"
@@ -14,10 +18,14 @@ struct PrecisionMeasurement {
 // Compute thread, under c10::InferenceMode; some tenths of a second at a billion parameters.
 PrecisionMeasurement measure_precision(const ModelConfig& model, const TrainingConfig& training, const Clock& clock);
 
-// bfloat16 when it is clearly faster and as accurate as rounded operands are. REQUIRES: nothing; pure.
+// bfloat16 when it is clearly faster and as accurate as rounded operands are.
 Precision faster_precision(const PrecisionMeasurement& measured);
 
 // Below this width the time goes elsewhere than to products, and the choice would hang on chance: float32.
 inline constexpr std::int64_t narrowest_for_bf16 = 256;
+
+// Floating-point operations per second of one matrix product on the calling thread's threads, the best of some turns: 512 x
+// 512 x 1,024 on a CPU, 4,096 x 4,096 x 4,096 elsewhere. Compute thread; some hundredths of a second.
+double measure_matrix_flops(at::Device device, at::ScalarType type, const Clock& clock);
 
 }  // namespace starling::trainer

@@ -156,6 +156,8 @@ struct Stepped {
   Step step = 0;
   bool applied = false;        // false: there was no gradient, or one that is not finite
   double gradient_norm = 0.0;  // before clipping
+  double matrix_flops = 0.0;   // of the device, per second, measured once by a product in the run's precision; 0: unknown
+  std::int64_t memory_bytes = 0;  // allocated on an accelerator; 0: the device's memory is the process's
 };
 struct StateMade {
   Buffer bytes;
@@ -185,6 +187,8 @@ struct ComputeSizes {
   std::int64_t activation_bytes = 0;         // one activation or gradient on the wire
   std::vector<std::int64_t> parameters;      // per stage: N
   std::vector<std::int64_t> kept_bytes;      // per stage: what one microbatch keeps until its backward pass, estimated
+  std::vector<double> body_flops;            // per stage: of a token, see train_flops_per_token
+  double head_flops = 0.0;                   // of a token
 };
 
 class Compute {

@@ -161,4 +161,16 @@ std::int64_t parameter_count(const ModelConfig& model, const StageLayers& layers
   return count;
 }
 
+double train_flops_per_token(const ModelConfig& model, const StageLayers& layers, std::int64_t seq_len) {
+  const std::int64_t queries = model.num_attention_heads * model.head_dim();
+  const std::int64_t keys = model.num_key_value_heads * model.head_dim();
+  const std::int64_t weights =
+      model.hidden_size * (2 * queries + 2 * keys) + 3 * model.hidden_size * model.intermediate_size;
+  return 6.0 * static_cast<double>((layers.last - layers.first) * (weights + seq_len * queries));
+}
+
+double head_train_flops_per_token(const ModelConfig& model) {
+  return 6.0 * static_cast<double>(model.vocab_size * model.hidden_size);
+}
+
 }  // namespace starling::trainer

@@ -70,4 +70,11 @@ std::vector<ParameterSpec> stage_parameters(const ModelConfig& model, const Stag
 // Number of fp32 values in a stage's flat state (phi, delta, Adam's m, Adam's v each have that many).
 std::int64_t parameter_count(const ModelConfig& model, const StageLayers& layers, Stage stage);
 
+// Floating-point operations of the model for a token that is trained on, forward and backward: 6 for each weight of a
+// matrix, and 6 T H d a block for causal attention, which sees half of T keys on average. What is computed twice for
+// activation checkpointing does not count.
+// Source: PaLM (arXiv 2204.02311) appendix B, with half of its attention term.
+double train_flops_per_token(const ModelConfig& model, const StageLayers& layers, std::int64_t seq_len);
+double head_train_flops_per_token(const ModelConfig& model);
+
 }  // namespace starling::trainer

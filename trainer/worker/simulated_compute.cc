@@ -33,6 +33,7 @@ SimulatedCompute::SimulatedCompute(sim::Scheduler& scheduler, Config config, Str
       slow_(std::vector<float>(static_cast<std::size_t>(config.values))) {
   sizes_.activation_bytes = config_.activation_bytes;
   sizes_.parameters.assign(static_cast<std::size_t>(config_.stages), config_.values);
+  sizes_.body_flops.assign(static_cast<std::size_t>(config_.stages), 0.0);
   sizes_.kept_bytes.assign(static_cast<std::size_t>(config_.stages), config_.activation_bytes);
   for (auto* array : {&theta_, &adam_m_, &adam_v_}) array->assign(static_cast<std::size_t>(config_.values), 0.0F);
 }

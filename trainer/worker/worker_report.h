@@ -58,6 +58,9 @@ struct StepReport {
   Duration took{};
   bool by_deadline = false;
   std::int64_t tokens = 0;                  // of this step, this originator
+  double model_flops = 0.0;                 // of what went through this stage, forward and backward
+  std::optional<double> flops_utilization;  // model_flops a second, of what matrix products alone reach on this device
+  std::int64_t device_memory_bytes = 0;     // 0: the device's memory is the process's
 };
 
 struct RoundReport {

@@ -51,6 +51,10 @@ void Worker::carry_out(const StageStep::CloseStep& action) {
   report.by_deadline = action.by_deadline;
   report.tokens = loss_tokens_;
   if (loss_tokens_ > 0) report.loss = loss_sum_ / static_cast<double>(loss_tokens_);
+  const ComputeSizes& sizes = env_.compute->sizes();
+  report.model_flops =
+      static_cast<double>(action.body_tokens) * sizes.body_flops.at(static_cast<std::size_t>(stage_)) +
+      static_cast<double>(action.head_tokens) * sizes.head_flops;
   loss_sum_ = 0.0;
   loss_tokens_ = 0;
   record_.step = action.step + 1;
@@ -77,6 +81,10 @@ void Worker::finished(const StepJob& job, const Completion& completion) {
   STARLING_CHECK(stepped != nullptr, "the device answers an optimizer step in kind");
   StepReport report = job.report;
   env_.listener.job_took("optimizer", completion.compute_seconds);
+  report.device_memory_bytes = stepped->memory_bytes;
+  if (const double possible = stepped->matrix_flops * seconds(report.took); possible > 0.0) {
+    report.flops_utilization = report.model_flops / possible;
+  }
   if (stepped->applied) {
     ++counters_.optimizer_steps;
     ++adam_steps_;

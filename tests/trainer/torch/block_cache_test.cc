@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <thread>
+
+#include "trainer/torch/team.h"
 
 namespace starling::trainer {
 namespace {
@@ -60,7 +61,12 @@ TEST(BlockCache, TensorsUseTheCacheOfTheirThread) {
   EXPECT_EQ(address(again), first);
   EXPECT_EQ(again.sum().item<float>(), 0.0F);
   // Freed by another thread: it is that thread's, and gone with it.
-  std::thread([mine = std::move(again)]() mutable { mine.reset(); }).join();
+  {
+    Team team(2);
+    team.run([&](int thread) {
+      if (thread == 1) again.reset();
+    });
+  }
   const at::Tensor other = at::ones({1 << 20}, at::kFloat);
   EXPECT_EQ(other.sum().item<float>(), static_cast<float>(1 << 20));
   EXPECT_EQ(at::empty({0}, at::kFloat).numel(), 0);

@@ -225,6 +225,12 @@ TEST_F(LearnerTest, AWorkerWithoutDataBeginsNothing) {
   EXPECT_EQ(std::get<ActivationMade>(result).output, nullptr);
 }
 
+TEST_F(LearnerTest, AStepTellsWhatTheDeviceMultipliesAt) {
+  const Stepped stepped = first_.get<Stepped>(OptimizerStep{.step = 1, .learning_rate = 1e-3});
+  EXPECT_GT(stepped.matrix_flops, 1e8);  // operations a second: the slowest machine that runs this test does more
+  EXPECT_EQ(stepped.memory_bytes, 0) << "on a CPU the memory is the process's";
+}
+
 TEST_F(LearnerTest, EndsWithJobsWaiting) {
   LearnerHarness busy(tiny_run(4));
   busy.device().submit(1, Load{.stage = 0});
@@ -257,6 +263,7 @@ TEST(ComputeSizes, MatchWhatIsKept) {
   EXPECT_EQ(compute_sizes(config).kept_bytes[1], 48 * 32 * 4);
   EXPECT_EQ(sizes.activation_bytes, 48 * 32 * 4);
   EXPECT_EQ(sizes.parameters[1], parameter_count(config.model, config.cut[1], 1));
+  EXPECT_EQ(sizes.body_flops[1], train_flops_per_token(config.model, config.cut[1], config.training.seq_len));
 }
 
 }  // namespace

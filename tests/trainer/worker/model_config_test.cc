@@ -128,6 +128,16 @@ TEST(StageParameters, ATiedHeadHasNoParameter) {
   EXPECT_EQ(stage_parameters(model, {0, 1}, 0).back().name, "model.norm.weight");
 }
 
+// Six for each weight of a matrix and, for attention, six for each of the T / 2 keys and values that a token sees on average.
+TEST(TrainFlops, AreSixAWeightAndToken) {
+  const ModelConfig model = small();
+  std::int64_t weights = 0;
+  for (const ParameterSpec& spec : stage_parameters(model, {0, 2}, 1)) weights += spec.shape.size() > 1 ? spec.count() : 0;
+  const std::int64_t seen = 2 * 2 * (100 / 2) * model.num_attention_heads * model.head_dim();  // in both blocks: keys, values
+  EXPECT_DOUBLE_EQ(train_flops_per_token(model, {0, 2}, 100), 6.0 * static_cast<double>(weights + seen));
+  EXPECT_DOUBLE_EQ(head_train_flops_per_token(model), 6.0 * static_cast<double>(model.vocab_size * model.hidden_size));
+}
+
 TEST(StageParameters, AnyCutHasTheSameParametersInAll) {
   std::multiset<std::string> whole;
   for (const ParameterSpec& spec : stage_parameters(small(), {0, 3}, 0)) whole.insert(spec.name);
