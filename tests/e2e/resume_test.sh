@@ -4,6 +4,7 @@
 #   swarm    4 stages x 2 replicas: it goes on at the checkpoint's step, and the loss goes on falling
 #   damaged  the newest checkpoint is damaged in five ways, one after another: the one before it is taken, and that is said
 #   observer the launcher is killed: an elected worker writes the checkpoints
+#   init     what it has learned is exported, and another run, cut into other stages, begins with it
 #   full     the disk is full: no checkpoint, an event that says so, and training goes on
 set -euo pipefail
 starling=$1
@@ -12,7 +13,7 @@ workers=1
 stages=1
 replicas=1
 steps=60
-if [ "$case_name" = swarm ] || [ "$case_name" = observer ]; then workers=8 stages=4 replicas=2; fi
+case $case_name in swarm | observer | init) workers=8 stages=4 replicas=2 ;; esac
 source "$(dirname "$0")/launched_run.sh"
 
 cat > "$dir/run.yaml" <<YAML
@@ -163,6 +164,23 @@ PYTHON
     [ "$(exit_codes)" = " 8 0 " ] || fail "exit codes are$(exit_codes)"
     stands 100 || fail "nobody wrote the last checkpoint"
     grep '"event":"checkpoint"' "$run/events.jsonl" | grep -q '"worker":"w0' || fail "no worker says that it wrote one"
+    ;;
+  init)
+    launch
+    launcher=$!
+    finish
+    "$starling" export "$run" -o "$dir/model" > /dev/null || fail "export fails"
+    "$starling" import "$dir/model" > "$dir/lines.txt" || fail "import fails"
+    grep -q "init_from: \"*$dir/model" "$dir/lines.txt" || { cat "$dir/lines.txt"; fail "import names another directory"; }
+    learned=$(last_val_loss)
+    workers=2
+    run="$dir/runs/again"
+    launch_again --set run.name=again --set parallelism.stages=2 --set parallelism.replicas=1 --set training.max_steps=8 \
+      --set model.init_from="$dir/model"
+    finish
+    losses "$run/metrics.jsonl" > "$dir/again.txt"
+    awk -v learned="$learned" '$1 == 1 { print "validation loss", learned, "at the end, training loss", $2, "in the first step of the other run"
+      exit !($2 < learned * 1.15) }' "$dir/again.txt" || { cat "$dir/again.txt"; fail "the other run began anew"; }
     ;;
   full)
     mkdir -p "$dir/nowhere"
