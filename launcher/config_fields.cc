@@ -275,6 +275,7 @@ std::vector<Field> fields_of_the_model() {
       field("training.max_steps", &C::training, &TrainingConfig::max_steps, optional("null", integer)),
       field("training.max_tokens", &C::training, &TrainingConfig::max_tokens, optional("null", integer)),
       field("training.max_grad_norm", &C::training, &TrainingConfig::max_grad_norm, number),
+      field("training.document_attention", &C::training, &TrainingConfig::document_attention, boolean),
       field("training.dtype", &C::training, &TrainingConfig::dtype, word_of({"auto", "float32", "bfloat16"})),
       field("training.activation_checkpointing", &C::training, &TrainingConfig::activation_checkpointing, boolean),
       field("optimizer.name", &C::optimizer, &OptimizerConfig::name, word_of({"adamw"})),

@@ -96,12 +96,19 @@ Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, 
   for (std::int64_t first = 0; first < windows.count; first += at_once) {
     const std::int64_t end = std::min(windows.count, first + at_once);
     trainer::TokenBatch batch;
+    std::vector<std::uint32_t> borders;
+    const bool by_document = trained.run && trained.run->training.document_attention;
     for (std::int64_t i = first; i < end; ++i) {
       const Result<trainer::TokenBatch> window = windows.source.validation(static_cast<std::uint32_t>(i));
       if (!window) return tl::unexpected(window.error());
+      if (by_document) {
+        for (const std::uint32_t row : windows.source.document_borders(*window)) {
+          borders.push_back(static_cast<std::uint32_t>((i - first) * seq_len) + row);
+        }
+      }
       batch.insert(batch.end(), window->begin(), window->end());
     }
-    sum += evaluator.loss(batch);
+    sum += evaluator.loss(batch, borders);
     if (!std::isfinite(sum)) {
       return fail(
           ErrorCode::bad_input,

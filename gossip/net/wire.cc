@@ -135,10 +135,11 @@ PackedAbout pack_about(FlatBufferBuilder& b, const MicrobatchHeader& a) {
   const auto id = put(b, a.id);
   const auto made = put(b, a.made);
   const auto ahead = put(b, a.ahead);
+  const auto borders = a.borders.empty() ? Offset<flatbuffers::Vector<std::uint32_t>>() : b.CreateVector(a.borders);
   return {
       fbs::About::MicrobatchHeader,
       fbs::CreateMicrobatchHeader(b, id, static_cast<std::uint8_t>(a.direction), static_cast<std::uint8_t>(a.purpose),
-                                  a.stage, made, ahead, a.bypassed, on_wire(a.age), on_wire(a.give_up_age))
+                                  a.stage, made, ahead, a.bypassed, on_wire(a.age), on_wire(a.give_up_age), borders)
           .Union()};
 }
 PackedAbout pack_about(FlatBufferBuilder& b, const ExchangePart& a) {

@@ -23,6 +23,7 @@ namespace starling::net {
 
 // Bounds of what a frame may hold; a frame beyond them is malformed.
 inline constexpr std::size_t max_hops = 64;
+inline constexpr std::size_t max_borders = 4096;
 inline constexpr std::size_t max_updates = 24;            // records or suspicions on one packet
 inline constexpr std::size_t max_record_bytes = 2048;     // a signed record with its certificate chain
 inline constexpr std::size_t max_originators = 256;
@@ -126,6 +127,9 @@ struct MicrobatchHeader {
   std::uint64_t bypassed = 0;   // backward: bit i: made[i] was gone and its gradient went on as the identity
   Duration age{};               // since the originator began it, without time on links
   Duration give_up_age{};       // every hop frees what it keeps at this age
+  // Rows at which a document begins inside of a sequence, rising: attention does not look across. Only what runs a block
+  // needs them; empty where attention sees whole sequences.
+  std::vector<std::uint32_t> borders;
   bool operator==(const MicrobatchHeader&) const = default;
 };
 // Names one of several copies of a microbatch after a re-route: a hash of the hops made. Serves Abandon and the

@@ -6,6 +6,7 @@
 // inside a frame, so a small frame could stand for much memory: every count is checked before anything is copied, which
 // bounds what one frame can make us allocate to max_updates * max_record_bytes.
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "gossip/net/wire.h"
@@ -130,6 +131,15 @@ class Decoder {
     if (out.made.size() < 64) require(out.bypassed >> out.made.size() == 0, "bypassed");
     out.age = duration(in.age(), "age");
     out.give_up_age = duration(in.give_up_age(), "give_up_age");
+    if (in.borders() != nullptr) {
+      require(in.borders()->size() <= max_borders, "borders");
+      if (wrong_ == nullptr) out.borders.assign(in.borders()->begin(), in.borders()->end());
+      // Rising and behind the first row, so that there is something between any two.
+      const auto& rows = out.borders;
+      const bool rising = std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) == rows.end() &&
+                          (rows.empty() || rows.front() > 0);
+      require(rising, "borders");
+    }
     return out;
   }
   ExchangePart about(const fbs::ExchangePart& in) {

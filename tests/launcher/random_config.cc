@@ -23,8 +23,8 @@ auto fields_of(const trainer::DataConfig& s) {
   return std::tie(train, val, format, tokenizer);
 }
 auto fields_of(const trainer::TrainingConfig& s) {
-  const auto& [a, b, c, d, e, f, g, h] = s;
-  return std::tie(a, b, c, d, e, f, g, h);
+  const auto& [a, b, c, d, e, f, g, h, i] = s;
+  return std::tie(a, b, c, d, e, f, g, h, i);
 }
 auto fields_of(const trainer::OptimizerConfig& s) {
   const auto& [a, b, c, d, e, f] = s;
@@ -166,6 +166,7 @@ void draw_training(Draw& draw, RunConfig& config) {
   }
   training.max_grad_norm = draw.number(0.1, 10.0);
   training.activation_checkpointing = draw.coin();
+  training.document_attention = draw.coin();
   training.dtype = draw.one_of<std::string>({"auto", "float32", "bfloat16"});
   config.optimizer = {"adamw",
                       draw.number(1e-6, 1e-2),

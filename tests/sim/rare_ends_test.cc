@@ -206,3 +206,25 @@ TEST(RareEnds, TheOwnersWishEndsARunThatHasNotBegun) {
 
 }  // namespace
 }  // namespace starling::trainer
+// The device checks that the borders of each microbatch reach every stage, by whatever way: here half of the workers die.
+TEST(RareEnds, TheBordersOfDocumentsTravelWithTheirMicrobatch) {
+  SimWorld::Config config = swarm_config(12, 4, 3, 40);
+  config.worker.training.document_attention = true;
+  config.compute.document_attention = true;
+  SimWorld world(config);
+  while (reached(world) < 10) world.run_until(world.now() + 100ms);
+  for (std::size_t node = 0; node < 6; ++node) world.apply({.kind = sim::Fault::Kind::crash, .node = node});
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 40);
+  EXPECT_EQ(world.totals().rejected_malformed, 0);
+}
+
+// Borders that a run does not have, or beyond the last row, are no offer of it.
+TEST(RareEnds, BordersThatNobodyAskedForAreRefused) {
+  SimWorld::Config config = swarm_config(13, 4, 2, 30);
+  config.compute.document_attention = true;
+  SimWorld world(config);
+  world.run_until(TimePoint{} + 30s);
+  EXPECT_GT(world.totals().rejected_malformed, 0);
+}
+

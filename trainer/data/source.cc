@@ -209,16 +209,15 @@ Result<TokenBatch> Source::validation(std::uint32_t index) const {
   return batch;
 }
 
-std::vector<std::int32_t> Source::documents(const TokenBatch& batch) const {
+std::vector<std::uint32_t> Source::document_borders(const TokenBatch& batch) const {
   STARLING_CHECK(batch.size() == static_cast<std::size_t>(shape_.tokens()), "a batch of this source");
-  std::vector<std::int32_t> out;
+  std::vector<std::uint32_t> out;
   const auto length = static_cast<std::size_t>(shape_.seq_len + 1);
+  std::uint32_t row = 0;
   for (std::span<const std::int32_t> rest(batch); !rest.empty(); rest = rest.subspan(length)) {
-    std::int32_t document = 0;
-    for (std::size_t i = 0; i + 1 < length; ++i) {
+    for (std::size_t i = 0; i + 1 < length; ++i, ++row) {
       // One border, also where a document ends and the next one says that it begins.
-      if (i > 0 && (rest[i - 1] == end_of_text_ || rest[i] == begin_of_text_)) ++document;
-      out.push_back(document);
+      if (i > 0 && (rest[i - 1] == end_of_text_ || rest[i] == begin_of_text_)) out.push_back(row);
     }
   }
   return out;

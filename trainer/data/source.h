@@ -64,11 +64,10 @@ class Source {
   // Windows index * B .. index * B + B of the validation text, which starts again where it ends.
   Result<TokenBatch> validation(std::uint32_t index) const;
 
-  // For each of the first T tokens of each sequence of `batch`, the number of its document within the sequence, from 0 on:
-  // B x T numbers, one sequence after the other. A document begins where a sequence does, at the tokenizer's begin_of_text
-  // and behind its end_of_text; with a tokenizer that has neither, a sequence is one document. An attention that is to
-  // stay inside of documents lets position i see position j <= i where the numbers are equal.
-  std::vector<std::int32_t> documents(const TokenBatch& batch) const;
+  // Where a document begins inside of a sequence of `batch`: rows of the B x T inputs, rising; that one begins with each
+  // sequence is not said. A document begins at the tokenizer's begin_of_text and behind its end_of_text; with a tokenizer
+  // that has neither, a sequence is one document.
+  std::vector<std::uint32_t> document_borders(const TokenBatch& batch) const;
 
   std::int64_t training_tokens() const { return training_.size(); }
   std::int64_t validation_tokens() const { return validation_.size(); }

@@ -38,7 +38,7 @@ Evaluator::Evaluator(const ModelConfig& model, std::span<const float> weights, s
 }
 Evaluator::~Evaluator() = default;
 
-double Evaluator::loss(std::span<const std::int32_t> windows) const {
+double Evaluator::loss(std::span<const std::int32_t> windows, std::span<const std::uint32_t> borders) const {
   const auto length = static_cast<std::size_t>(impl_->seq_len);
   STARLING_CHECK(!windows.empty() && windows.size() % (length + 1) == 0, "whole windows");
   STARLING_CHECK(std::ranges::all_of(windows, [&](std::int32_t id) { return id >= 0 && id < impl_->vocab; }),
@@ -52,7 +52,7 @@ double Evaluator::loss(std::span<const std::int32_t> windows) const {
   }
   const c10::InferenceMode no_autograd;
   at::Tensor x = ops::embed(impl_->weights.embedding, inputs, at::kFloat);
-  for (const BlockParameters& block : impl_->weights.blocks) x = impl_->blocks.block(block, x, nullptr);
+  for (const BlockParameters& block : impl_->weights.blocks) x = impl_->blocks.block(block, x, nullptr, borders);
   return loss_only(impl_->weights, x, targets, impl_->blocks.eps());
 }
 

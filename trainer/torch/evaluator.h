@@ -18,7 +18,8 @@ class Evaluator {
 
   // The sum of the token losses, in nats, of whole windows of seq_len + 1 tokens: the first seq_len are the input, the last
   // seq_len the targets. Not finite: the weights have diverged. REQUIRES: at least one window, ids inside the vocabulary.
-  double loss(std::span<const std::int32_t> windows) const;
+  // `borders`: rows of the inputs at which a document begins inside of a window, rising; attention does not look across.
+  double loss(std::span<const std::int32_t> windows, std::span<const std::uint32_t> borders = {}) const;
 
  private:
   struct Impl;

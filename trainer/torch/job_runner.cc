@@ -11,6 +11,7 @@
 
 #include "gossip/base/error.h"
 #include "gossip/base/log.h"
+#include "gossip/net/wire.h"
 #include "trainer/torch/accelerator.h"
 #include "trainer/torch/activation_codec.h"
 #include "trainer/torch/block_cache.h"
@@ -78,10 +79,15 @@ struct JobRunner::State {
       log_error("a microbatch cannot begin: {}", tokens.error().message);
       return ActivationMade{.microbatch = id, .output = nullptr};
     }
-    const at::Tensor output = model->begin(id, *tokens, job.pass);
+    std::vector<std::uint32_t> borders;
+    if (config.training.document_attention) borders = source->document_borders(*tokens);
+    if (borders.size() > net::max_borders) borders.resize(net::max_borders);
+    const at::Tensor output = model->begin(id, *tokens, job.pass, borders);
     // Where one stage holds all blocks, what it made goes straight into the loss: no other worker asks for its bytes.
     if (config.cut.size() == 1) return ActivationMade{.microbatch = id, .output = std::make_shared<const Bytes>()};
-    return activation(id, output);
+    ActivationMade made = activation(id, output);
+    made.borders = std::move(borders);
+    return made;
   }
 
   JobResult run(const Forward& job) {
@@ -90,7 +96,7 @@ struct JobRunner::State {
       model->drop(job.microbatch);
       return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
     }
-    return activation(job.microbatch, model->forward(job.microbatch, *input, job.pass));
+    return activation(job.microbatch, model->forward(job.microbatch, *input, job.pass, job.borders));
   }
 
   JobResult run(const Loss& job) {

@@ -16,12 +16,12 @@ Model::Model(const ModelConfig& config, const BatchShape& batch, at::Device devi
   rotary_.sine = rotary_.sine.to(device);
 }
 
-at::Tensor Model::block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved) const {
+at::Tensor Model::block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved, ops::Borders borders) const {
   const at::ScalarType products = weights.qkv.scalar_type();
   ops::Normed normed = ops::rms_norm(x, weights.input_norm, eps_, products);
   at::Tensor qkv = ops::product(normed.y, weights.qkv);
   ops::rotate(qkv, attention_, rotary_, kernels::Rotation::forward);
-  ops::Attended attended = ops::attention(qkv, attention_);
+  ops::Attended attended = ops::attention(qkv, attention_, borders);
   at::Tensor middle = ops::sum_and_product(x, ops::operand(attended.out, products), weights.output);
 
   ops::Normed middle_normed = ops::rms_norm(middle, weights.post_norm, eps_, products);
@@ -40,7 +40,7 @@ at::Tensor Model::block(const BlockParameters& weights, const at::Tensor& x, Blo
 }
 
 void Model::block_backward(const BlockParameters& weights, const BlockSaved& saved, at::Tensor& gradient,
-                           BlockParameters& gradients) const {
+                           BlockParameters& gradients, ops::Borders borders) const {
   const at::ScalarType products = weights.qkv.scalar_type();
   // out = middle + a Wd^T: the gradient of out is also that of middle, so far.
   at::Tensor above = ops::operand(gradient, products);
@@ -56,7 +56,7 @@ void Model::block_backward(const BlockParameters& weights, const BlockSaved& sav
   above = ops::operand(gradient, products);
   ops::weight_gradient(gradients.output, above, ops::operand(saved.attended.out, products));
   const at::Tensor d_attended = ops::input_gradient(above, weights.output);
-  at::Tensor d_qkv = ops::attention_backward(saved.qkv, saved.attended, d_attended, attention_);
+  at::Tensor d_qkv = ops::attention_backward(saved.qkv, saved.attended, d_attended, attention_, borders);
   ops::rotate(d_qkv, attention_, rotary_, kernels::Rotation::backward);
   d_qkv = ops::operand(d_qkv, products);
   h = ops::input_gradient(d_qkv, weights.qkv);

@@ -40,11 +40,11 @@ class Model {
  public:
   Model(const ModelConfig& config, const BatchShape& batch, at::Device device = at::kCPU);
 
-  // out [M, D]; `saved` null: nothing is kept.
-  at::Tensor block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved) const;
+  // out [M, D]; `saved` null: nothing is kept. `borders`: of the documents, the same in both directions.
+  at::Tensor block(const BlockParameters& weights, const at::Tensor& x, BlockSaved* saved, ops::Borders borders = {}) const;
   // `gradient` [M, D] goes in as that of the block's output and comes out as that of its input; `gradients` grow.
   void block_backward(const BlockParameters& weights, const BlockSaved& saved, at::Tensor& gradient,
-                      BlockParameters& gradients) const;
+                      BlockParameters& gradients, ops::Borders borders = {}) const;
 
   double eps() const { return eps_; }
   std::int64_t rows() const { return rows_; }

@@ -53,13 +53,41 @@ void for_pieces(std::int64_t rows, const F& f) {
   });
 }
 
-// f(sequence, key head, scratch); all may run side by side.
+// A document, or a sequence: rows that see each other.
+struct Document {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+std::vector<Document> documents_of(std::int64_t rows, std::int64_t tokens, Borders borders) {
+  std::vector<Document> out;
+  for (std::int64_t first = 0; first < rows;) {
+    while (!borders.empty() && borders.front() <= first) borders = borders.subspan(1);
+    std::int64_t end = (first / tokens + 1) * tokens;
+    if (!borders.empty()) end = std::min<std::int64_t>(end, borders.front());
+    out.push_back({first, end - first});
+    first = end;
+  }
+  return out;
+}
+
+kernels::Attention shape_of(const Document& document, const kernels::Attention& shape) {
+  kernels::Attention out = shape;
+  out.tokens = document.count;
+  return out;
+}
+
+// f(document, its shape, key head, scratch); all may run side by side.
 template <typename F>
-void for_key_heads(std::int64_t sequences, const kernels::Attention& shape, const at::Tensor& like, const F& f) {
+void for_key_heads(const std::vector<Document>& documents, const kernels::Attention& shape, const at::Tensor& like,
+                   const F& f) {
   const std::int64_t scratch_floats = kernels::attention_scratch(shape);
-  at::parallel_for(0, sequences * shape.kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+  const auto pieces = static_cast<std::int64_t>(documents.size()) * shape.kv_heads;
+  at::parallel_for(0, pieces, 1, [&](std::int64_t begin, std::int64_t end) {
     const at::Tensor scratch = at::empty({scratch_floats}, like.options());
-    for (std::int64_t i = begin; i < end; ++i) f(i / shape.kv_heads, i % shape.kv_heads, floats(scratch));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Document& document = documents[static_cast<std::size_t>(i / shape.kv_heads)];
+      f(document, shape_of(document, shape), i % shape.kv_heads, floats(scratch));
+    }
   });
 }
 
@@ -238,41 +266,62 @@ void rotate(at::Tensor& qkv, const kernels::Attention& shape, const RotaryTable&
   });
 }
 
-Attended attention(const at::Tensor& qkv, const kernels::Attention& shape) {
-  if (!ours(qkv)) return library::attention(qkv, shape);
+Attended attention(const at::Tensor& qkv, const kernels::Attention& shape, Borders borders) {
+  if (!ours(qkv) && borders.empty()) return library::attention(qkv, shape);
+  const std::vector<Document> documents = documents_of(qkv.size(0), shape.tokens, borders);
+  if (!ours(qkv)) {
+    Attended result;
+    std::vector<at::Tensor> outs;
+    for (const Document& document : documents) {
+      result.parts.push_back(
+          library::attention(qkv.narrow(0, document.first, document.count), shape_of(document, shape)));
+      outs.push_back(result.parts.back().out);
+    }
+    result.out = at::cat(outs);
+    return result;
+  }
   const std::int64_t sequences = qkv.size(0) / shape.tokens;
   Attended result{at::empty({qkv.size(0), shape.out_width()}, qkv.options()),
-                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options()),
-                  {},
-                  {}};
+                  at::empty({sequences, shape.heads, shape.tokens}, qkv.options()), {}, {}, {}};
   const float* const from = floats(qkv);
   float* const out = floats(result.out);
   float* const log_sum = floats(result.log_sum);
-  for_key_heads(sequences, shape, qkv, [&](std::int64_t sequence, std::int64_t kv_head, float* scratch) {
-    kernels::attention(shape, kv_head, from + sequence * shape.tokens * shape.qkv_width(),
-                       out + sequence * shape.tokens * shape.out_width(),
-                       log_sum + sequence * shape.heads * shape.tokens, scratch);
-  });
+  for_key_heads(documents, shape, qkv,
+                [&](const Document& document, const kernels::Attention& its, std::int64_t kv_head, float* scratch) {
+                  kernels::attention(its, kv_head, from + document.first * shape.qkv_width(),
+                                     out + document.first * shape.out_width(), log_sum + document.first * shape.heads,
+                                     scratch);
+                });
   return result;
 }
 
 at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
-                              const kernels::Attention& shape) {
-  if (!ours(qkv)) return library::attention_backward(qkv, forward, dout, shape);
+                              const kernels::Attention& shape, Borders borders) {
+  if (!ours(qkv) && borders.empty()) return library::attention_backward(qkv, forward, dout, shape);
+  const std::vector<Document> documents = documents_of(qkv.size(0), shape.tokens, borders);
+  if (!ours(qkv)) {
+    std::vector<at::Tensor> parts;
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+      const auto& [first, count] = documents[i];
+      parts.push_back(library::attention_backward(qkv.narrow(0, first, count), forward.parts[i],
+                                                  dout.narrow(0, first, count), shape_of(documents[i], shape)));
+    }
+    return at::cat(parts);
+  }
   at::Tensor result = at::empty_like(qkv);
   const float* const from = floats(qkv);
   const float* const out = floats(forward.out);
   const float* const log_sum = floats(forward.log_sum);
   const float* const d_out = floats(dout);
   float* const to = floats(result);
-  const std::int64_t sequences = qkv.size(0) / shape.tokens;
-  for_key_heads(sequences, shape, qkv, [&](std::int64_t sequence, std::int64_t kv_head, float* scratch) {
-    const std::int64_t in_first = sequence * shape.tokens * shape.qkv_width();
-    const std::int64_t out_first = sequence * shape.tokens * shape.out_width();
-    kernels::attention_backward(shape, kv_head, from + in_first, out + out_first,
-                                log_sum + sequence * shape.heads * shape.tokens, d_out + out_first, to + in_first,
-                                scratch);
-  });
+  for_key_heads(documents, shape, qkv,
+                [&](const Document& document, const kernels::Attention& its, std::int64_t kv_head, float* scratch) {
+                  const std::int64_t in_first = document.first * shape.qkv_width();
+                  const std::int64_t out_first = document.first * shape.out_width();
+                  kernels::attention_backward(its, kv_head, from + in_first, out + out_first,
+                                              log_sum + document.first * shape.heads, d_out + out_first, to + in_first,
+                                              scratch);
+                });
   return result;
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "trainer/torch/kernels.h"
 #include "trainer/worker/model_config.h"
@@ -52,12 +53,16 @@ struct Attended {
   at::Tensor out;           // [rows, H d]
   at::Tensor log_sum;       // [sequences, H, T]
   at::Tensor seed, offset;  // of flash attention: its backward pass asks for them
+  std::vector<Attended> parts;  // LibTorch's kernels where documents end inside of a sequence: of each document, and `out`
 };
-// Causal attention within each sequence of `shape.tokens` rows.
-Attended attention(const at::Tensor& qkv, const kernels::Attention& shape);
+// Rows at which a document begins inside of a sequence, rising, none of them 0. Attention does not look across. Positions
+// run on: rotary embedding makes scores a function of the distance of two positions alone.
+using Borders = std::span<const std::uint32_t>;
+// Causal attention within each sequence of `shape.tokens` rows, and within each document of it.
+Attended attention(const at::Tensor& qkv, const kernels::Attention& shape, Borders borders = {});
 // The gradient of qkv.
 at::Tensor attention_backward(const at::Tensor& qkv, const Attended& forward, const at::Tensor& dout,
-                              const kernels::Attention& shape);
+                              const kernels::Attention& shape, Borders borders = {});
 
 at::Tensor swiglu(const at::Tensor& gate_up, at::ScalarType products);
 // Returns the gradient of gate_up; dout_out goes in as the gradient of the output and comes out as the output. Both are

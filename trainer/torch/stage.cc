@@ -111,14 +111,15 @@ at::Tensor StageModel::run_blocks(Kept& kept, at::Tensor x) const {
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const bool keeps = kept.pass == Pass::train && !config_.activation_checkpointing;
     if (kept.pass == Pass::train) kept.blocks[i].x = x;
-    x = model_.block(blocks[i], x, keeps ? &kept.blocks[i] : nullptr);
+    x = model_.block(blocks[i], x, keeps ? &kept.blocks[i] : nullptr, kept.borders);
   }
   return x;
 }
 
-at::Tensor StageModel::begin(const MicrobatchId& id, const TokenBatch& tokens, Pass pass) {
+at::Tensor StageModel::begin(const MicrobatchId& id, const TokenBatch& tokens, Pass pass,
+                             std::vector<std::uint32_t> borders) {
   STARLING_CHECK(config_.stage == 0, "only an originator begins a microbatch");
-  Kept kept{.version = version_, .pass = pass, .blocks = {}, .inputs = {}, .targets = {}, .home = {}, .gradient = {}};
+  Kept kept{.version = version_, .pass = pass, .borders = std::move(borders)};
   const auto length = static_cast<std::size_t>(config_.batch.seq_len);
   for (std::span<const std::int32_t> rest(tokens); !rest.empty(); rest = rest.subspan(length + 1)) {
     kept.inputs.insert(kept.inputs.end(), rest.begin(), rest.begin() + config_.batch.seq_len);
@@ -130,8 +131,9 @@ at::Tensor StageModel::begin(const MicrobatchId& id, const TokenBatch& tokens, P
   return out;
 }
 
-at::Tensor StageModel::forward(const MicrobatchId& id, const at::Tensor& input, Pass pass) {
-  Kept kept{.version = version_, .pass = pass, .blocks = {}, .inputs = {}, .targets = {}, .home = {}, .gradient = {}};
+at::Tensor StageModel::forward(const MicrobatchId& id, const at::Tensor& input, Pass pass,
+                               std::vector<std::uint32_t> borders) {
+  Kept kept{.version = version_, .pass = pass, .borders = std::move(borders)};
   at::Tensor out = run_blocks(kept, input);
   kept_.erase(id);
   if (pass == Pass::train) kept_.emplace(id, std::move(kept));
@@ -172,8 +174,8 @@ StageModel::BackwardResult StageModel::backward(const MicrobatchId& id, at::Tens
   if (!gradient.defined()) return {};
   for (std::size_t i = kept.blocks.size(); i-- > 0;) {
     BlockSaved& saved = kept.blocks[i];
-    if (config_.activation_checkpointing) model_.block(kept.version->blocks[i], saved.x, &saved);
-    model_.block_backward(kept.version->blocks[i], saved, gradient, gradients_.blocks[i]);
+    if (config_.activation_checkpointing) model_.block(kept.version->blocks[i], saved.x, &saved, kept.borders);
+    model_.block_backward(kept.version->blocks[i], saved, gradient, gradients_.blocks[i], kept.borders);
     kept.blocks.pop_back();
   }
   BackwardResult out{.kept = true, .gradient = {}};

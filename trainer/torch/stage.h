@@ -71,8 +71,9 @@ class StageModel {
   StageModel(const StageConfig& config, std::span<const float> weights, const AdamState& adam);
 
   // Both return the output [M, D]. A microbatch that is kept already is forgotten first.
-  at::Tensor begin(const MicrobatchId& id, const TokenBatch& tokens, Pass pass);
-  at::Tensor forward(const MicrobatchId& id, const at::Tensor& input, Pass pass);
+  // `borders`: of the documents, see ops::Borders.
+  at::Tensor begin(const MicrobatchId& id, const TokenBatch& tokens, Pass pass, std::vector<std::uint32_t> borders = {});
+  at::Tensor forward(const MicrobatchId& id, const at::Tensor& input, Pass pass, std::vector<std::uint32_t> borders = {});
 
   struct LossResult {
     double sum = 0.0;
@@ -112,6 +113,7 @@ class StageModel {
   struct Kept {
     Version version;
     Pass pass = Pass::train;
+    std::vector<std::uint32_t> borders;
     std::vector<BlockSaved> blocks;     // train; with activation checkpointing only `x` of each
     std::vector<std::int32_t> inputs;   // originator, [M]
     std::vector<std::int32_t> targets;  // originator, [M]

@@ -49,6 +49,7 @@ struct Forward {
   MicrobatchId microbatch;
   Buffer input;
   Pass pass = Pass::train;
+  std::vector<std::uint32_t> borders;  // rows at which a document begins inside of a sequence, as Begin told them
 };
 // Originator: final norm, head, loss of what came home; `input` null: no middle stage was visited, so what Begin made
 // goes straight in, unrounded. Result: Loss. Train: head and final norm accumulate their gradient now.
@@ -135,6 +136,9 @@ struct ActivationMade {
   MicrobatchId microbatch;
   Buffer output;  // null: the input was not finite, or the tokens could not be read, or it diverged; nothing is kept
   bool diverged = false;  // of a finite input this stage made what is not finite
+  // Begin with training.document_attention: for every Forward of this microbatch. At most net::max_borders; attention
+  // sees across those beyond.
+  std::vector<std::uint32_t> borders;
 };
 struct LossMade {
   MicrobatchId microbatch;

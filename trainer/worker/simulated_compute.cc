@@ -23,6 +23,13 @@ float gradient(const MicrobatchId& id, std::size_t i) {
   return static_cast<float>(static_cast<std::int64_t>((name_of(id) >> (i % 32)) % 2001) - 1000);
 }
 
+// Up to three rows, another set for each microbatch.
+std::vector<std::uint32_t> borders_of(const MicrobatchId& id) {
+  std::vector<std::uint32_t> out;
+  for (std::uint64_t row = 1; row <= name_of(id) % 4; ++row) out.push_back(static_cast<std::uint32_t>(row));
+  return out;
+}
+
 }  // namespace
 
 SimulatedCompute::SimulatedCompute(sim::Scheduler& scheduler, Config config, Stream random, Answer answer)
@@ -92,9 +99,13 @@ JobResult SimulatedCompute::run(const Forward& job) {
   STARLING_CHECK(name == name_of(job.microbatch), "an activation belongs to its header");
   if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
   if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
-  return ActivationMade{job.microbatch, activation(job.microbatch)};
+  ActivationMade out{.microbatch = job.microbatch, .output = activation(job.microbatch)};
+  if (config_.document_attention) out.borders = borders_of(job.microbatch);
+  return out;
 }
 
+  STARLING_CHECK(job.borders == (config_.document_attention ? borders_of(job.microbatch) : std::vector<std::uint32_t>()),
+                 "the borders of a microbatch come with its activation");
 JobResult SimulatedCompute::run(const Loss& job) {
   if (poisoned()) {
     graphs_.erase(job.microbatch);

@@ -25,6 +25,7 @@ class SimulatedCompute final : public Compute {
     std::int64_t values = 8;             // N of every stage
     std::int64_t tokens = 32;            // of a microbatch
     std::int64_t activation_bytes = 64;
+    bool document_attention = false;     // each microbatch has borders, which must reach every stage
     double forward_seconds = 0.02;       // w
     double jitter = 0.1;                 // each job takes 1 +- this much of its time
   };

@@ -459,7 +459,7 @@ void Worker::pump() {
     const MicrobatchJob what{next->header, next->work, next->visit};
     switch (next->work) {
       case pipeline::Work::begin: submit(Begin{id, slot_, pass}, what); break;
-      case pipeline::Work::forward: submit(Forward{id, input, pass}, what); break;
+      case pipeline::Work::forward: submit(Forward{id, input, pass, next->header.borders}, what); break;
       case pipeline::Work::loss: submit(Loss{id, input, pass}, what); break;
       case pipeline::Work::backward: submit(Backward{id, input}, what); break;
     }
@@ -499,6 +499,7 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    Header header = job.header;
                    header.age = age_of(header);
                    if (job.work == pipeline::Work::begin) {
+                     header.borders = made.borders;
                      plan_path(header);
                    } else {
                      header.made.push_back({stage_, self_.id});
@@ -523,6 +524,7 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    header.ahead.clear();
                    header.age = age_of(header);
                    route_backward(std::move(header), made.gradient, {});
+                   header.borders.clear();  // each hop has them with its graph
                  },
                  [&](const GradientMade& made) {
                    diverged_in_step_ |= made.diverged;

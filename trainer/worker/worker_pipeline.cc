@@ -34,6 +34,8 @@ bool Worker::well_formed(const NodeId& from, const net::Offer& offer, const Head
   if (offer.bytes != static_cast<std::uint64_t>(env_.compute->sizes().activation_bytes)) return false;
   if (header.id.step < 1 || header.age < Duration::zero() || header.give_up_age < Duration::zero()) return false;
   if (!stages_once_each(header.made, header.ahead, config_.parallelism.stages)) return false;
+  const auto rows = static_cast<std::uint64_t>(config_.training.tokens_per_microbatch());
+  if (!header.borders.empty() && (!config_.training.document_attention || header.borders.back() >= rows)) return false;
   const bool own = header.id.originator == self_.id;
   const bool sender_is_on_path = from == header.id.originator || visits(header.made, from);
   if (!sender_is_on_path) return false;

@@ -93,6 +93,8 @@ class WireSamples {
         h.bypassed = h.made.size() == 64 ? random_.next() : up_to((std::uint64_t{1} << h.made.size()) - 1);
         h.age = duration();
         h.give_up_age = duration();
+        h.borders.resize(up_to(std::uint64_t{20}));
+        for (std::size_t i = 0; i < h.borders.size(); ++i) h.borders[i] = static_cast<std::uint32_t>(3 * i + 1 + random_.below(3));
         return h;
       }
       case 1:

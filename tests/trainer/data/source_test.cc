@@ -142,10 +142,9 @@ TEST_F(SourceTest, TellsDocumentsApart) {
       folder_.write("a.bin", raw_ids({begin, 5, 6, end, begin, 7, 8, end, 9, begin, end, end, begin, 3, 4, 4, 4, 4}));
   const auto source = Source::open({.train = {shard}, .val = {shard}, .tokenizer = path}, {1, 16}, 906);
   ASSERT_TRUE(source) << source.error().message;
-  EXPECT_EQ(source->documents(*source->validation(0)),
-            (std::vector<std::int32_t>{0, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 4, 5, 5, 5, 5}));
+  EXPECT_EQ(source->document_borders(*source->validation(0)), (std::vector<std::uint32_t>{4, 8, 9, 11, 12}));
   const auto bytes = open({folder_.write("a.txt", ramp(100))});
-  EXPECT_EQ(bytes->documents(*bytes->sample(1, 0, 1, 0)), std::vector<std::int32_t>(8, 0));
+  EXPECT_EQ(bytes->document_borders(*bytes->sample(1, 0, 1, 0)), std::vector<std::uint32_t>());
 }
 
 // However the text is cut into files, a window reads the same tokens.

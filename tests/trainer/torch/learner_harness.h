@@ -59,8 +59,9 @@ inline std::shared_ptr<const Source> small_source(const LearnerConfig& config) {
 
 class LearnerHarness final : public ComputeHarness {
  public:
-  explicit LearnerHarness(const LearnerConfig& config)
-      : learner_(config, small_source(config), clock_, [this] {
+  explicit LearnerHarness(const LearnerConfig& config) : LearnerHarness(config, small_source(config)) {}
+  LearnerHarness(const LearnerConfig& config, std::shared_ptr<const Source> source)
+      : learner_(config, std::move(source), clock_, [this] {
           const std::scoped_lock lock(mutex_);
           ++wakes_;
           woken_.notify_one();

@@ -8,7 +8,9 @@
 #include <limits>
 #include <numeric>
 
+#include "tests/trainer/data/golden_file.h"
 #include "tests/trainer/torch/learner_harness.h"
+#include "trainer/data/tokenizer.h"
 
 namespace starling::trainer {
 namespace {
@@ -252,6 +254,41 @@ TEST_F(LearnerTest, BfloatHalvesWhatTravels) {
     std::memcpy(&exact, whole->data() + 4 * i, 4);
     EXPECT_NEAR(rounded[i], exact, std::abs(exact) / 256.0F);
   }
+}
+
+// With training.document_attention the originator tells where documents begin, and a stage that is told computes otherwise.
+TEST(Learner, TellsWhereDocumentsBegin) {
+  const ScratchFolder folder;
+  const std::string tokenizer = golden_path("tokenizers/llama3.json");
+  const std::int32_t end = *(*Tokenizer::open(tokenizer))->end_of_text();
+  std::vector<std::uint16_t> ids;
+  for (int i = 0; i < 2000; ++i) ids.push_back(static_cast<std::uint16_t>(i % 7 == 6 ? end : 10 + i % 5));
+  LearnerConfig config = tiny_run(2);
+  config.model.vocab_size = 906;
+  config.training.document_attention = true;
+  auto opened = Source::open({.train = {folder.write("a.bin", raw_ids(ids))}, .tokenizer = tokenizer},
+                             {config.training.micro_batch_size, config.training.seq_len}, config.model.vocab_size);
+  ASSERT_TRUE(opened) << opened.error().message;
+  const auto source = std::make_shared<const Source>(std::move(*opened));
+  LearnerHarness first(config, source);
+  LearnerHarness second(config, source);
+  ASSERT_FALSE(first.get<Loaded>(Load{.stage = 0}).error);
+  ASSERT_FALSE(second.get<Loaded>(Load{.stage = 1}).error);
+  const MicrobatchId id = conformance_microbatch(0);
+  const ActivationMade made = first.get<ActivationMade>(Begin{.microbatch = id, .slot = 0});
+  EXPECT_EQ(made.borders, source->document_borders(*source->sample(config.seed, 0, id.step, id.index)));
+  EXPECT_GE(made.borders.size(), 5U);
+  const auto forward = [&](const std::vector<std::uint32_t>& borders) {
+    return *second.get<ActivationMade>(Forward{.microbatch = id, .input = made.output, .borders = borders}).output;
+  };
+  EXPECT_NE(forward(made.borders), forward({}));
+
+  config.training.document_attention = false;
+  LearnerHarness whole(config, source);
+  ASSERT_FALSE(whole.get<Loaded>(Load{.stage = 0}).error);
+  const ActivationMade across = whole.get<ActivationMade>(Begin{.microbatch = id, .slot = 0});
+  EXPECT_TRUE(across.borders.empty());
+  EXPECT_NE(*across.output, *made.output);
 }
 
 TEST(ComputeSizes, MatchWhatIsKept) {

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gossip/base/random.h"
@@ -113,6 +114,34 @@ TEST_F(LibraryOps, Attention) {
   expect_near(rounded.out, ours.out, 0.02, "out in bf16");
   expect_near(ops::library::attention_backward(half, rounded, there(dout).to(at::kBFloat16), shape), d_ours, 0.02,
               "dqkv in bf16");
+}
+
+// Documents of several lengths in two sequences: each as if it were alone, with our kernels and with LibTorch's.
+TEST_F(LibraryOps, AttentionStaysInsideOfDocuments) {
+  const std::vector<std::uint32_t> borders{1, 40, 41, 96, 150};  // 96: where the second sequence begins anyway
+  const std::vector<std::pair<std::int64_t, std::int64_t>> documents{{0, 1}, {1, 39}, {40, 1}, {41, 55}, {96, 54}, {150, 42}};
+  const at::Tensor qkv = random({rows, shape.qkv_width()});
+  const at::Tensor dout = random({rows, shape.out_width()});
+  const ops::Attended packed = ops::attention(qkv, shape, borders);
+  const at::Tensor d_packed = ops::attention_backward(qkv, packed, dout, shape, borders);
+  const at::Tensor qkv_there = there(qkv);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    if (type == at::kBFloat16 && test_device().is_cpu()) continue;
+    const double tolerance = type == at::kFloat ? 1e-5 : 0.02;
+    const ops::Attended theirs = test_device().is_cpu() ? packed : ops::attention(qkv_there.to(type), shape, borders);
+    expect_near(theirs.out, packed.out, tolerance, "out elsewhere");
+    expect_near(ops::attention_backward(qkv_there.to(type), theirs, there(dout).to(type), shape, borders), d_packed,
+                tolerance, "dqkv elsewhere");
+  }
+  for (const auto& [first, count] : documents) {
+    kernels::Attention alone = shape;
+    alone.tokens = count;
+    const at::Tensor part = qkv.narrow(0, first, count).contiguous();
+    const ops::Attended out = ops::library::attention(part, alone);
+    expect_near(packed.out.narrow(0, first, count), out.out, 1e-5, "out");
+    expect_near(d_packed.narrow(0, first, count),
+                ops::library::attention_backward(part, out, dout.narrow(0, first, count), alone), 1e-5, "dqkv");
+  }
 }
 
 TEST_F(LibraryOps, Swiglu) {

@@ -219,6 +219,34 @@ TEST_F(StageTest, ADivergedStageRefusesItsStep) {
   EXPECT_EQ(model.step({.step = 2, .learning_rate = 0.0, .body_tokens = 1}).gradient_norm, 0.0);
 }
 
+// With a border, what comes behind it does not depend on what stands before it; and blocks that run forward twice see the
+// same borders both times.
+TEST_F(StageTest, DocumentsDoNotSeeEachOther) {
+  const std::vector<std::uint32_t> borders{3, 11};
+  TokenBatch text = tokens(1);
+  TokenBatch other = text;
+  for (const std::size_t i : {0, 1, 2, 9, 10, 11}) other[i] = (other[i] + 7) % 40;  // the first document of each sequence
+  StageConfig c = config();
+  const auto rows = [&](const TokenBatch& batch, std::int64_t first, std::int64_t count, std::vector<std::uint32_t> cut) {
+    StageModel model(c, weights_of(c), {});
+    return model.begin(microbatch(1), batch, Pass::train, std::move(cut)).narrow(0, first, count);
+  };
+  for (const auto& [first, count] : {std::pair<std::int64_t, std::int64_t>{3, 5}, {11, 5}}) {
+    EXPECT_TRUE(at::equal(rows(text, first, count, borders), rows(other, first, count, borders)));
+    EXPECT_FALSE(at::equal(rows(text, first, count, {}), rows(other, first, count, {})));
+  }
+  const auto gradient = [&](bool checkpointing) {
+    c.activation_checkpointing = checkpointing;
+    StageModel model(c, weights_of(c), {});
+    model.begin(microbatch(1), text, Pass::train, borders);
+    model.loss(microbatch(1), {});
+    EXPECT_TRUE(model.backward(microbatch(1), {}).kept);
+    EXPECT_TRUE(model.step({.step = 1, .learning_rate = 1e-2, .body_tokens = 16, .head_tokens = 16}).applied);
+    return copy(model.adam_m());
+  };
+  EXPECT_EQ(gradient(true), gradient(false));
+}
+
 // Weights change in place only when no graph ran with them.
 TEST_F(StageTest, AnOpenMicrobatchKeepsItsWeights) {
   const StageConfig c = config();
