@@ -365,6 +365,9 @@ ExitCode run_launch(const Options& options) {
   }
   make_absolute(reading.config.data.train);
   make_absolute(reading.config.data.val);
+  if (auto& tokenizer = reading.config.data.tokenizer; tokenizer != "byte") {
+    tokenizer = std::filesystem::absolute(tokenizer).lexically_normal().string();
+  }
   if (auto& from = reading.config.init_from; !from.empty()) from = std::filesystem::absolute(from).lexically_normal().string();
   const std::filesystem::path place = std::filesystem::path(reading.config.run.output_dir) / reading.config.run.name;
   const RunDirectory directory{std::filesystem::absolute(place).lexically_normal()};
