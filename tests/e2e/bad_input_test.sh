@@ -3,6 +3,7 @@
 # trains goes on. bad_input_test.sh STARLING. Ends only processes that it started.
 set -euo pipefail
 starling=$(realpath "$1")
+golden=$(realpath "$(dirname "$0")/../golden/tokenizers")
 dir=$(mktemp -d)
 pids=()
 mounted=
@@ -89,6 +90,19 @@ expect 3 "cannot be opened: No such file" "${launch[@]}" --set "data.train=[$dir
 expect 3 "the file is empty" "${launch[@]}" --set "data.train=[$dir/none.text]"
 printf 'short' > short.text
 expect 3 "expected at least 33 tokens" "${launch[@]}" --set "data.train=[$dir/short.text]"
+printf '\054\001%.0s' $(seq 2000) > large.bin  # ids of 300
+expect 3 "has id 300, but model.vocab_size is 256" "${launch[@]}" --set "data.train=[$dir/large.bin]"
+expect 3 "expected byte or a file" "${launch[@]}" --set tokenizer.path=words
+sed 's/"type": *"BPE"/"type": "WordPiece"/' "$golden/gpt2.json" > tokenizer.json
+expect 3 "model.type: expected BPE" "${launch[@]}" --set "tokenizer.path=$dir/tokenizer.json"
+printf 'no model at all' > tokenizer.model
+expect 3 "tokenizer.model" "${launch[@]}" --set "tokenizer.path=$dir/tokenizer.model"
+
+# ---- a model to begin with
+mkdir -p bert
+echo '{"model_type": "bert", "hidden_size": 32}' > bert/config.json
+expect 3 "model_type" "${launch[@]}" --set "model.init_from=$dir/bert"
+expect 3 "nowhere" "${launch[@]}" --set "model.init_from=$dir/nowhere"
 [ ! -e runs ] || fail "a launch that failed has begun a run"
 
 # ---- ports: the user's own are taken or the launch fails, the default ones move on and say so
@@ -157,7 +171,8 @@ wait "$fresh" || status=$?
 mkdir small
 if mount -t tmpfs -o size=8m tmpfs small 2> /dev/null; then
   mounted=yes
-  "${launch[@]}" --set "run.output_dir=$dir/small" --local-workers 2 > full.txt 2>&1 &
+  # No checkpoint is due in between: that would be said too.
+  "${launch[@]}" --set "run.output_dir=$dir/small" --set checkpoint.interval=1000000 --local-workers 2 > full.txt 2>&1 &
   full=$!
   pids+=("$full")
   wait_for "training" grep -q "^step 3/" full.txt
@@ -170,7 +185,8 @@ if mount -t tmpfs -o size=8m tmpfs small 2> /dev/null; then
   status=0
   wait "$full" || status=$?
   [ "$status" = 0 ] || fail "the run on a full disk ended with $status"
-  [ "$(grep -c "No space left on device" full.txt)" = 1 ] || fail "the full disk was said more than once"
+  # Once for each file: metrics.jsonl, and TensorBoard's if one of its records came while there was no room.
+  [ -z "$(grep -o "'[^']*': No space left on device" full.txt | sort | uniq -d)" ] || fail "a full disk was said more than once"
   [ "$(sed -n 's/.*"exit_code": \(0\).*/\1/p' small/first/workers/*/worker.json | wc -l)" = 2 ] || fail "a worker did not end well"
   checked=$((checked + 1))
   # With no room at all nothing begins.

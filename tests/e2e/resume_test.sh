@@ -5,6 +5,7 @@
 #   damaged  the newest checkpoint is damaged in five ways, one after another: the one before it is taken, and that is said
 #   observer the launcher is killed: an elected worker writes the checkpoints
 #   init     what it has learned is exported, and another run, cut into other stages, begins with it
+#   live     what it has learned in transformers, as the checkpoint and as exported: resume_test.sh STARLING live PYTHON LOGITS_PROGRAM
 #   full     the disk is full: no checkpoint, an event that says so, and training goes on
 set -euo pipefail
 starling=$1
@@ -13,7 +14,7 @@ workers=1
 stages=1
 replicas=1
 steps=60
-case $case_name in swarm | observer | init) workers=8 stages=4 replicas=2 ;; esac
+case $case_name in swarm | observer | init | live) workers=8 stages=4 replicas=2 ;; esac
 source "$(dirname "$0")/launched_run.sh"
 
 cat > "$dir/run.yaml" <<YAML
@@ -181,6 +182,14 @@ PYTHON
     losses "$run/metrics.jsonl" > "$dir/again.txt"
     awk -v learned="$learned" '$1 == 1 { print "validation loss", learned, "at the end, training loss", $2, "in the first step of the other run"
       exit !($2 < learned * 1.15) }' "$dir/again.txt" || { cat "$dir/again.txt"; fail "the other run began anew"; }
+    ;;
+  live)
+    "$3" -c 'import torch, transformers' 2> /dev/null || { echo "skipped: it needs torch and transformers"; exit 77; }
+    launch
+    launcher=$!
+    finish
+    "$3" "$(dirname "$0")/../golden/checkpoint_check.py" "$starling" "$run" --text "$dir/text.txt" --logits "$4" ||
+      fail "transformers finds something else"
     ;;
   full)
     mkdir -p "$dir/nowhere"

@@ -2,7 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
@@ -111,6 +115,36 @@ TEST_F(TokenizeTest, AnInterruptedRunGoesOn) {
   EXPECT_GT(ended, 5);
   EXPECT_GT(resumed, whole->all_bytes / 2);
   EXPECT_EQ(shards("parts", count), shards("whole", count));
+}
+
+// The disk fills in the middle of a shard: the file is named, no half shard has a shard's name, and with room again the work
+// goes on to the same bytes.
+TEST_F(TokenizeTest, AFullDiskIsNamedAndTheWorkGoesOnLater) {
+  write_corpus();
+  const auto whole = launcher::tokenize(job("whole"), EarlierRun::resumed, [](const TokenizeProgress&) {});
+  ASSERT_TRUE(whole);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {  // the limit is the process's
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit small{60'000, 60'000};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+    const auto full = launcher::tokenize(job("parts"), EarlierRun::resumed, [](const TokenizeProgress&) {});
+    const bool says =
+        !full && full.error().message.find("parts_000000.bin.part: cannot be written") != std::string::npos;
+    ::_exit(says ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_FALSE(std::filesystem::exists(path("parts_000000.bin")));
+  std::int64_t resumed = 0;
+  const auto done = launcher::tokenize(job("parts"), EarlierRun::resumed, [&](const TokenizeProgress& progress) {
+    resumed = std::max(resumed, progress.resumed_bytes);
+  });
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_GT(resumed, 0) << "what was marked before is not done again";
+  EXPECT_EQ(shards("parts", static_cast<int>(whole->shards)), shards("whole", static_cast<int>(whole->shards)));
 }
 
 TEST_F(TokenizeTest, WhatBelongsToOtherWorkIsNotTouched) {

@@ -188,24 +188,50 @@ TEST_P(DivergedWeights, OfTheLastStepBeforeAnExchangeAreNotExchanged) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Stages, DivergedWeights, testing::Values(0, 2));
-
-// The owner's wish ends a run also while it waits for a worker that never comes.
-TEST(RareEnds, TheOwnersWishEndsARunThatHasNotBegun) {
-  SimWorld::Config config = swarm_config(4, 4, 2, 40);
-  config.workers = 7;
+// Slow weights that are not finite either: a replica gives its own, and nobody takes over what is not finite.
+TEST_P(DivergedWeights, WithoutGoodSlowWeightsComeFromAReplica) {
+  SimWorld::Config config = swarm_config(10, 4, 2, 60);
+  config.worker.outer.local_steps = 20;
   SimWorld world(config);
-  world.run_until(TimePoint{} + 20s);
-  ASSERT_EQ(reached(world), 0);
-  const std::string_view statement = "finish";
-  const ByteView bytes = as_bytes(statement);
-  world.observer().worker->on(Worker::FinishWished{Bytes(bytes.begin(), bytes.end())}, world.now());
-  EXPECT_TRUE(world.run_to_end(TimePoint{} + 60s)) << world.describe();
-  expect_good_end(world, 0);
+  while (reached(world) < 23) world.run_until(world.now() + 10ms);
+  const SimWorld::Node* const diverged = holders_of(world, GetParam()).at(0);
+  diverged->compute->poison_slow_weights();
+  const std::int64_t copies = diverged->copies;
+  const std::size_t steps = diverged->compute->ledger().size();
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+  EXPECT_EQ(diverged->copies, copies + 1) << world.describe();
+  EXPECT_GT(diverged->compute->ledger().size(), steps + 15) << "it trains again";
+  EXPECT_EQ(world.totals().reloads, 0);
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->theta()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
 }
 
-}  // namespace
-}  // namespace starling::trainer
+// Two steps that are not finite and a good one after them, twice: nothing is reloaded. A third in a row is one too many.
+TEST_P(DivergedWeights, AGoodStepBeginsTheCountAnew) {
+  SimWorld world(swarm_config(11, 4, 2, 80));
+  while (reached(world) < 5) world.run_until(world.now() + 10ms);
+  const SimWorld::Node* const node = holders_of(world, GetParam()).at(0);
+  const auto after_spoiled = [&](int spoiled) {
+    const std::size_t steps = node->compute->ledger().size();
+    node->compute->spoil_gradients(spoiled);
+    while (node->compute->ledger().size() < steps + 4 && reached(world) < 79) world.run_until(world.now() + 10ms);
+    return node->worker->counters().reloads;
+  };
+  EXPECT_EQ(after_spoiled(2), 0);
+  EXPECT_EQ(after_spoiled(2), 0);
+  EXPECT_EQ(after_spoiled(3), 1);
+  EXPECT_EQ(after_spoiled(2), 1) << "so does a reload";
+  EXPECT_EQ(after_spoiled(6), 3);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 80);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stages, DivergedWeights, testing::Values(0, 2));
+
 // The device checks that the borders of each microbatch reach every stage, by whatever way: here half of the workers die.
 TEST(RareEnds, TheBordersOfDocumentsTravelWithTheirMicrobatch) {
   SimWorld::Config config = swarm_config(12, 4, 3, 40);
@@ -228,3 +254,19 @@ TEST(RareEnds, BordersThatNobodyAskedForAreRefused) {
   EXPECT_GT(world.totals().rejected_malformed, 0);
 }
 
+// The owner's wish ends a run also while it waits for a worker that never comes.
+TEST(RareEnds, TheOwnersWishEndsARunThatHasNotBegun) {
+  SimWorld::Config config = swarm_config(4, 4, 2, 40);
+  config.workers = 7;
+  SimWorld world(config);
+  world.run_until(TimePoint{} + 20s);
+  ASSERT_EQ(reached(world), 0);
+  const std::string_view statement = "finish";
+  const ByteView bytes = as_bytes(statement);
+  world.observer().worker->on(Worker::FinishWished{Bytes(bytes.begin(), bytes.end())}, world.now());
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 60s)) << world.describe();
+  expect_good_end(world, 0);
+}
+
+}  // namespace
+}  // namespace starling::trainer

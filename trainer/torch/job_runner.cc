@@ -116,7 +116,10 @@ struct JobRunner::State {
     out.loss_sum = made.sum;
     out.tokens = model->rows();
     out.finite = true;
-    if (made.gradient.defined()) out.gradient = encode(made.gradient);
+    if (made.gradient.defined()) {
+      out.gradient = encode(made.gradient);
+      out.diverged = out.gradient == nullptr;
+    }
     return out;
   }
 

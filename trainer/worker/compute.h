@@ -146,7 +146,9 @@ struct LossMade {
   std::int64_t tokens = 0;
   Buffer gradient;           // null: no middle stage was visited, or eval
   bool finite = true;        // false: what came home was not finite, or it diverged; nothing was accumulated and the graph is freed
-  bool diverged = false;     // of a finite input this stage made what is not finite
+  bool diverged =
+      false;  // of a finite input this stage made what is not finite; finite all the same: the gradient alone,
+              // and it was accumulated
 };
 struct GradientMade {
   MicrobatchId microbatch;

@@ -87,25 +87,30 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
 
 void SimulatedCompute::poison() { theta_.assign(theta_.size(), std::numeric_limits<float>::quiet_NaN()); }
 
+void SimulatedCompute::poison_slow_weights() {
+  poison();
+  slow_ = SlowWeights(theta_, std::vector<float>(slow_.momentum().begin(), slow_.momentum().end()));
+}
+
 JobResult SimulatedCompute::run(const Begin& job) {
   if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
   graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
-  return ActivationMade{job.microbatch, activation(job.microbatch)};
+  ActivationMade out{.microbatch = job.microbatch, .output = activation(job.microbatch)};
+  if (config_.document_attention) out.borders = borders_of(job.microbatch);
+  return out;
 }
 
 JobResult SimulatedCompute::run(const Forward& job) {
   std::uint64_t name = 0;
   std::memcpy(&name, job.input->data(), sizeof name);
   STARLING_CHECK(name == name_of(job.microbatch), "an activation belongs to its header");
-  if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
-  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
-  ActivationMade out{.microbatch = job.microbatch, .output = activation(job.microbatch)};
-  if (config_.document_attention) out.borders = borders_of(job.microbatch);
-  return out;
-}
-
   STARLING_CHECK(job.borders == (config_.document_attention ? borders_of(job.microbatch) : std::vector<std::uint32_t>()),
                  "the borders of a microbatch come with its activation");
+  if (poisoned()) return ActivationMade{.microbatch = job.microbatch, .output = nullptr, .diverged = true};
+  if (job.pass == Pass::train) graphs_[job.microbatch] = {version_, false, scheduler_.now(), steps_};
+  return ActivationMade{job.microbatch, activation(job.microbatch)};
+}
+
 JobResult SimulatedCompute::run(const Loss& job) {
   if (poisoned()) {
     graphs_.erase(job.microbatch);
@@ -124,7 +129,12 @@ JobResult SimulatedCompute::run(const Loss& job) {
   STARLING_CHECK(!graph->second.loss_done, "a microbatch's loss is computed once");
   graph->second.loss_done = true;
   head_.push_back(job.microbatch);
-  if (job.input != nullptr) out.gradient = activation(job.microbatch);
+  if (job.input == nullptr) return out;
+  if (spoiled_steps_ > 0) {
+    out.diverged = true;
+  } else {
+    out.gradient = activation(job.microbatch);
+  }
   return out;
 }
 
@@ -147,6 +157,12 @@ JobResult SimulatedCompute::run(const OptimizerStep& job) {
     body_.clear();
     head_.clear();
     return Stepped{job.step, false, 0.0};
+  }
+  if (spoiled_steps_ > 0) {
+    --spoiled_steps_;
+    body_.clear();
+    head_.clear();
+    return Stepped{job.step, false, std::numeric_limits<double>::quiet_NaN()};
   }
   for (std::size_t i = 0; i < theta_.size(); ++i) {
     float sum = 0.0F;
@@ -216,6 +232,7 @@ JobResult SimulatedCompute::run(const Load& job) {
 }
 
 JobResult SimulatedCompute::run(const ReloadSlow&) {
+  if (!all_finite(slow_.phi())) return Loaded{stage_, "the slow weights are not finite either"};
   slow_.drop_snapshot();
   theta_.assign(slow_.phi().begin(), slow_.phi().end());
   for (auto* array : {&adam_m_, &adam_v_}) array->assign(array->size(), 0.0F);

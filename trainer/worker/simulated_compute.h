@@ -60,6 +60,11 @@ class SimulatedCompute final : public Compute {
   void set_lie(Lie lie) { lie_ = lie; }
   // Weights that have diverged, until new ones come: whatever is computed with them is not finite.
   void poison();
+  // The slow weights too: a reload finds nothing to go back to.
+  void poison_slow_weights();
+  // The next optimizer steps find a gradient that is not finite, and at an originator until then no loss has one that can be
+  // sent; the weights stay good.
+  void spoil_gradients(int steps) { spoiled_steps_ = steps; }
   Stage stage() const { return stage_; }
   bool lies() const { return lie_ != Lie::none; }
 
@@ -97,6 +102,7 @@ class SimulatedCompute final : public Compute {
   double slowness_ = 1.0;
   bool paused_ = false;
   Lie lie_ = Lie::none;
+  int spoiled_steps_ = 0;
   TimePoint free_at_{};
   std::vector<Completion> waiting_;      // done while paused
 

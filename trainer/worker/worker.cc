@@ -519,12 +519,14 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    loss_sum_ += made.loss_sum;
                    loss_tokens_ += made.tokens;
                    if (!wanted) return;
+                   if (made.diverged)
+                     return carry_out(StageStep::Drop{job.header.id, StageStep::Drop::Why::bad_input, std::nullopt});
                    Header header = job.header;
                    header.direction = Direction::backward;
                    header.ahead.clear();
+                   header.borders.clear();  // each hop has them with its graph
                    header.age = age_of(header);
                    route_backward(std::move(header), made.gradient, {});
-                   header.borders.clear();  // each hop has them with its graph
                  },
                  [&](const GradientMade& made) {
                    diverged_in_step_ |= made.diverged;

@@ -204,7 +204,9 @@ class Worker {
     WeightsFrom from;
     std::int64_t adam_steps = 0;         // of a checkpoint
   };
-  struct ReloadJob {};
+  struct ReloadJob {
+    Step step;  // the last of those that were not finite
+  };
   struct Unanswered {};                  // its answer says nothing that is not known
   using JobFor = std::variant<MicrobatchJob, StepJob, SnapshotJob, OuterJob, BackupJob, CheckpointJob, ServeJob, LoadJob, ReloadJob, Unanswered>;
   void submit(Job job, JobFor what);

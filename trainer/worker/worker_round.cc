@@ -5,7 +5,6 @@
 #include <cmath>
 #include <utility>
 
-#include "gossip/base/log.h"
 #include "trainer/worker/worker.h"
 
 namespace starling::trainer {
@@ -103,20 +102,27 @@ void Worker::finished(const StepJob& job, const Completion& completion) {
 void Worker::step_diverged(Step step) {
   if (++diverged_steps_ < diverged_steps_at_most) return;
   diverged_steps_ = 0;
-  ++counters_.reloads;
-  env_.listener.event("weights_reloaded", {{"step", static_cast<std::int64_t>(step)},
-                                           {"round", static_cast<std::int64_t>(record_.round)},
-                                           {"why", fmt::format("{} steps in a row were not finite; the weights are those of "
-                                                               "the last exchange again, Adam's state is zero",
-                                                               diverged_steps_at_most)}});
-  adam_steps_ = 0;
-  submit(ReloadSlow{}, ReloadJob{});
+  submit(ReloadSlow{}, ReloadJob{step});
 }
 
-void Worker::finished(const ReloadJob&, const Completion& completion) {
+// Slow weights that are not finite either are no weights at all: others come as for a newcomer, from a replica, a backup or
+// the neighbours.
+void Worker::finished(const ReloadJob& job, const Completion& completion) {
   const auto* loaded = std::get_if<Loaded>(&completion.result);
   STARLING_CHECK(loaded != nullptr, "the device answers a reload in kind");
-  if (loaded->error) log_error("the weights could not be reloaded: {}", *loaded->error);
+  const auto say = [&](std::string_view event, std::string_view outcome) {
+    env_.listener.event(
+        event, {{"step", static_cast<std::int64_t>(job.step)},
+                {"round", static_cast<std::int64_t>(record_.round)},
+                {"why", fmt::format("{} steps in a row were not finite; {}", diverged_steps_at_most, outcome)}});
+  };
+  if (!loaded->error) {
+    ++counters_.reloads;
+    adam_steps_ = 0;
+    return say("weights_reloaded", "the weights are those of the last exchange again, Adam's state is zero");
+  }
+  say("weights_lost", fmt::format("{}: others are asked for theirs", *loaded->error));
+  if (!copying_stage_) copy(CopyFor::joining, stage_, CatchUp::From::replica);
 }
 
 void Worker::carry_out(const StageStep::AnnounceDone& action) {
