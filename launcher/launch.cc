@@ -60,6 +60,7 @@ class Launch {
   Status resume();
   void adopt_workers();
   void note_ended();
+  bool cannot_begin() const;
   void keep_up_files(Node& node, const NodeReport& report);
   void say_waiting(Node& node, TimePoint now);
   void end_workers();
@@ -83,6 +84,7 @@ class Launch {
   TimePoint waiting_said_{};
   TimePoint files_at_{};
   std::size_t members_seen_ = 0;            // alive when the files were written last
+  std::string last_failure_;                // of a local worker
   std::string files_fail_;                  // what was said about it; empty: they can be written
 };
 
@@ -138,9 +140,16 @@ void Launch::adopt_workers() {
 void Launch::note_ended() {
   for (const auto& ended : supervisor_.reap()) {
     if (ended.well) continue;
-    options_.err() << "worker " << ended.name << " " << ended.how << "; see "
-                   << (directory_.worker(ended.name) / "log.txt").string() << "\n";
+    last_failure_ = ended.name + " " + ended.how;
+    options_.err() << "worker " << last_failure_ << "; see " << (directory_.worker(ended.name) / "log.txt").string() << "\n";
   }
+}
+
+// Nothing has begun, every local worker has failed, and nobody else is there.
+bool Launch::cannot_begin() const {
+  const auto& swarm = worker_->swarm();
+  return workers_ > 0 && !last_failure_.empty() && supervisor_.running().empty() && swarm.largest_done() == 0 &&
+         swarm.live_workers().empty();
 }
 
 // For `starling status` when nobody answers, and for a launcher that takes our place.
@@ -298,6 +307,12 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report, bool heard)
   while (node.turn(std::chrono::milliseconds(200))) {
     const TimePoint now = clock_.now();
     note_ended();
+    if (cannot_begin()) {
+      return fail(ErrorCode::failed,
+                  fmt::format("all local workers have ended before the first step, the last of them {}; put right what "
+                              "their logs in {} say and give --fresh to begin anew",
+                              last_failure_, (directory_.path / "workers").string()));
+    }
     chaos_.look(node.worker().swarm(), supervisor_, *events_, options_.err());
     say_waiting(node, now);
     if (now >= files_at_ || node.worker().swarm().live_workers().size() > members_seen_) {

@@ -105,6 +105,12 @@ expect 3 "model_type" "${launch[@]}" --set "model.init_from=$dir/bert"
 expect 3 "nowhere" "${launch[@]}" --set "model.init_from=$dir/nowhere"
 [ ! -e runs ] || fail "a launch that failed has begun a run"
 
+# ---- workers that cannot begin: the launch does not wait for them for ever
+if [ ! -e /proc/driver/nvidia ]; then
+  expect 1 "all local workers have ended before the first step" "${launch[@]}" --local-workers 2 --device cuda
+  rm -r runs
+fi
+
 # ---- ports: the user's own are taken or the launch fails, the default ones move on and say so
 port=$((20000 + RANDOM % 20000))
 own=(--set "network.listen=tcp://127.0.0.1:$port" --set "http.listen=127.0.0.1:$((port + 10))")

@@ -55,9 +55,14 @@ status=0
 "$starling" validate "${run[@]}" > validate.txt 2>&1 || status=$?
 [ "$status" = 3 ] && grep -q "model.vocab_size is 256; set it to at least" validate.txt || fail "a vocabulary that is too small"
 vocabulary=$(sed -n 's/^ *"vocab_size": \([0-9]*\),/\1/p' parts/t.progress.json)
-"$starling" launch "${run[@]}" --local-workers 2 --set model.vocab_size="$vocabulary" --set parallelism.stages=2 \
+# Each line is a document: attention stays inside of it, in both stages, and in what is evaluated afterwards.
+"$starling" launch "${run[@]}" --local-workers 2 --set training.document_attention=true --set model.vocab_size="$vocabulary" --set parallelism.stages=2 \
   --set parallelism.replicas=1 --set training.microbatches=8 --set training.max_steps=4 --set lr_scheduler.warmup_steps=1 \
   --set outer.local_steps=2 --set eval.interval=4 --set network.listen=tcp://127.0.0.1:0 --set http.listen=127.0.0.1:0 \
   > launch.txt 2>&1 || fail "a run on these shards"
 grep -q "the run is finished" launch.txt || fail "the run did not finish"
+in_run=$(sed -n 's/^step 4 validation loss //p' launch.txt)
+evaluated=$("$starling" eval runs/quickstart --json | sed -n 's/.*"loss":\([0-9.]*\).*/\1/p')
+awk -v a="$in_run" -v b="$evaluated" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-6) }' ||
+  fail "validation loss $in_run in the run, $evaluated of its checkpoint"
 echo "killed $kills times; the shards are the same, and a run trained on them"
