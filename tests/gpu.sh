@@ -4,8 +4,8 @@
 #
 #   tests/gpu.sh [--build DIR] [--python FILE] [--sizes 125M,1B] [--steps N] [--data FILES]
 #
-# The build may come from another machine: it needs `starling`, `library_ops_test` and `throughput_bench` as they lie in a
-# build folder, and in DIR/lib the shared libraries that they need and this machine lacks, if any. PyTorch with CUDA, of the
+# The build may come from another machine: it needs `starling` and the tests and benches named below as they lie in a build
+# folder, and in DIR/lib the shared libraries that they need and this machine lacks, if any. PyTorch with CUDA, of the
 # LibTorch version that the build was made with, comes from the Python that --python names.
 # --data: text for the run, where the files of configs/quickstart.yaml are absent.
 # Without a GPU it says what it would check and exits with 0. Exit code: 1 when a check fails.
@@ -29,7 +29,9 @@ torch=$("$python" -c 'import os, torch; print(os.path.join(os.path.dirname(torch
 if [ -z "$torch" ] || ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   echo "no GPU here that $python's PyTorch could use; on a machine with one this checks:"
   echo "  - parity: every operation and a whole stage on CUDA, fp32 and bf16, against our kernels on the CPU"
+  echo "  - jobs: the compute thread of a worker answers there as on the CPU, one by one and in a row"
   echo "  - a training run of 8 workers that share the GPU: it ends, and its validation loss is that of a run on the CPU"
+  echo "  - copies: how near a middle stage with a full queue comes to the kernels alone"
   echo "  - tokens per second and MFU at $sizes against PyTorch eager and torch.compile"
   exit 0
 fi
@@ -37,7 +39,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # For our programs alone: Python's own libraries are not those of the machine that built them.
 libraries=$torch:$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-for program in starling tests/trainer/torch/library_ops_test tests/bench/trainer/torch/throughput_bench; do
+for program in starling tests/trainer/torch/{library_ops,learner}_test tests/bench/trainer/torch/{throughput,copies}_bench; do
   [ -x "$build/$program" ] || { echo "tests/gpu.sh: $build/$program is missing" >&2; exit 2; }
   printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$(realpath "$build/$program")" > "$scratch/${program##*/}"
   chmod +x "$scratch/${program##*/}"
@@ -67,6 +69,9 @@ both_train() {
 
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 check "operations and a stage on CUDA" env STARLING_TEST_DEVICE=cuda "$scratch/library_ops_test" --gtest_brief=1
+check "jobs of the compute thread on CUDA" env STARLING_TEST_DEVICE=cuda STARLING_TEST_SOURCE_DIR="$PWD" \
+  "$scratch/learner_test" --gtest_brief=1
+check "copies beside computing" "$scratch/copies_bench" --device=cuda --wide
 check "a run on CUDA against the same on the CPU" both_train
 check "throughput" "$python" tests/bench/trainer/eager.py "$scratch/throughput_bench" \
   --device cuda --dtype bfloat16 --threads 4 --sizes "$sizes" --seconds 5

@@ -26,17 +26,14 @@ bool fits(std::span<const float> values, Encoding encoding) {
 
 }  // namespace
 
-Result<at::Tensor> decode_activation(ByteView bytes, Encoding encoding, std::int64_t rows, std::int64_t width,
-                                     const ActivationPlace& place) {
-  const at::Tensor host = at::empty({rows, width}, at::TensorOptions(at::kFloat).pinned_memory(!place.device.is_cpu()));
-  if (Status ok = decode_values(bytes, encoding, floats(host)); !ok) return tl::unexpected(ok.error());
-  // The allocator of pinned memory does not hand it out again before the copy is done.
-  return host.to(place.device, place.type, /*non_blocking=*/true);
+Result<at::Tensor> decode_activation(ByteView bytes, Encoding encoding, std::int64_t rows, std::int64_t width) {
+  at::Tensor out = at::empty({rows, width}, at::kFloat);
+  if (Status ok = decode_values(bytes, encoding, floats(out)); !ok) return tl::unexpected(ok.error());
+  return out;
 }
 
 Buffer encode_activation(const at::Tensor& values, Encoding encoding) {
-  const at::Tensor host = values.to(at::kCPU, at::kFloat);
-  const std::span<const float> from = floats(host);
+  const std::span<const float> from = floats(values);
   return fits(from, encoding) ? encode_values(from, encoding) : nullptr;
 }
 

@@ -13,6 +13,7 @@
 #include "gossip/base/log.h"
 #include "gossip/net/wire.h"
 #include "trainer/torch/accelerator.h"
+#include "trainer/torch/accelerator_copies.h"
 #include "trainer/torch/activation_codec.h"
 #include "trainer/torch/block_cache.h"
 #include "trainer/torch/init.h"
@@ -41,12 +42,24 @@ Precision choose_precision(const LearnerConfig& config, const Clock& clock) {
   return faster;
 }
 
+template <typename Work>
+auto guarded(const Work& work) {
+  try {
+    const c10::InferenceMode no_autograd;
+    return work();
+  } catch (const std::exception& error) {
+    log_error("the device failed: {}", error.what());
+    STARLING_CHECK(false, "a job that the device cannot carry out");
+  }
+}
+
 }  // namespace
 
 struct JobRunner::State {
   LearnerConfig config;
   std::shared_ptr<const Source> source;
   double matrix_flops = 0.0;
+  std::optional<AcceleratorCopies> copies;  // none on a CPU
   std::optional<StageModel> model;
   std::optional<SlowWeights> slow;
 
@@ -54,19 +67,27 @@ struct JobRunner::State {
     return {.sequences = config.training.micro_batch_size, .seq_len = config.training.seq_len};
   }
   Result<at::Tensor> decode(const Buffer& buffer) const {
-    return decode_activation(*buffer, config.activation_encoding, model->rows(), model->hidden(),
-                             {.device = model->device(), .type = model->activations()});
+    if (copies) {
+      return copies->bring(*buffer, config.activation_encoding, model->rows(), model->hidden(), model->activations());
+    }
+    return decode_activation(*buffer, config.activation_encoding, model->rows(), model->hidden());
   }
-  Buffer encode(const at::Tensor& values) const { return encode_activation(values, config.activation_encoding); }
+  // `answer` makes a JobResult of the bytes of `values`, which are null when one is not finite.
+  template <typename Answer>
+  Started answer_with(const at::Tensor& values, Answer answer) const {
+    if (!copies) return answer(encode_activation(values, config.activation_encoding));
+    return [bytes = copies->take(values, config.activation_encoding), answer]() mutable { return answer(bytes()); };
+  }
   // What was made but cannot be sent is not kept either.
-  ActivationMade activation(const MicrobatchId& id, const at::Tensor& output) {
-    Buffer buffer = encode(output);
-    const bool diverged = buffer == nullptr;
-    if (diverged) model->drop(id);
-    return {.microbatch = id, .output = std::move(buffer), .diverged = diverged};
+  Started activation(const MicrobatchId& id, const at::Tensor& output, std::vector<std::uint32_t> borders = {}) {
+    return answer_with(output, [this, id, borders = std::move(borders)](Buffer bytes) -> JobResult {
+      const bool diverged = bytes == nullptr;
+      if (diverged) model->drop(id);
+      return ActivationMade{.microbatch = id, .output = std::move(bytes), .diverged = diverged, .borders = borders};
+    });
   }
 
-  JobResult run(const Begin& job) {
+  Started run(const Begin& job) {
     if (source == nullptr) {
       log_error("a microbatch was to begin here, but this worker has no data");
       return ActivationMade{.microbatch = job.microbatch, .output = nullptr};
@@ -85,12 +106,10 @@ struct JobRunner::State {
     const at::Tensor output = model->begin(id, *tokens, job.pass, borders);
     // Where one stage holds all blocks, what it made goes straight into the loss: no other worker asks for its bytes.
     if (config.cut.size() == 1) return ActivationMade{.microbatch = id, .output = std::make_shared<const Bytes>()};
-    ActivationMade made = activation(id, output);
-    made.borders = std::move(borders);
-    return made;
+    return activation(id, output, std::move(borders));
   }
 
-  JobResult run(const Forward& job) {
+  Started run(const Forward& job) {
     const Result<at::Tensor> input = decode(job.input);
     if (!input) {
       model->drop(job.microbatch);
@@ -99,7 +118,7 @@ struct JobRunner::State {
     return activation(job.microbatch, model->forward(job.microbatch, *input, job.pass, job.borders));
   }
 
-  JobResult run(const Loss& job) {
+  Started run(const Loss& job) {
     LossMade out{.microbatch = job.microbatch, .loss_sum = 0.0, .tokens = 0, .gradient = nullptr, .finite = false};
     at::Tensor input;
     if (job.input != nullptr) {
@@ -116,14 +135,15 @@ struct JobRunner::State {
     out.loss_sum = made.sum;
     out.tokens = model->rows();
     out.finite = true;
-    if (made.gradient.defined()) {
-      out.gradient = encode(made.gradient);
-      out.diverged = out.gradient == nullptr;
-    }
-    return out;
+    if (!made.gradient.defined()) return out;
+    return answer_with(made.gradient, [out](Buffer bytes) mutable -> JobResult {
+      out.diverged = bytes == nullptr;
+      out.gradient = std::move(bytes);
+      return out;
+    });
   }
 
-  JobResult run(const Backward& job) {
+  Started run(const Backward& job) {
     GradientMade out{.microbatch = job.microbatch, .output = nullptr, .tokens = 0, .finite = false};
     at::Tensor gradient;
     if (job.gradient != nullptr) {
@@ -138,11 +158,12 @@ struct JobRunner::State {
     if (!made.kept) return out;
     out.tokens = model->rows();
     out.finite = true;
-    if (made.gradient.defined()) {
-      out.output = encode(made.gradient);
-      out.diverged = out.output == nullptr;
-    }
-    return out;
+    if (!made.gradient.defined()) return out;
+    return answer_with(made.gradient, [out](Buffer bytes) mutable -> JobResult {
+      out.diverged = bytes == nullptr;
+      out.output = std::move(bytes);
+      return out;
+    });
   }
 
   JobResult run(const DropKept& job) {
@@ -256,21 +277,28 @@ void JobRunner::adopt_thread(const Clock& clock) {
   // Numbers below 1e-38 count as zero: moments of weights that get no gradient decay into that range, where arithmetic is
   // some fifty times slower.
   at::globalContext().setFlushDenormal(true);
+  if (config.device != DeviceType::cpu) state_->copies.emplace(device_of(config.device));
   if (config.precision == Precision::measured) config.precision = choose_precision(config, clock);
   state_->matrix_flops = measure_matrix_flops(device_of(config.device), type_of(config.precision), clock);
 }
 
-JobResult JobRunner::run(const Job& job) {
-  try {
-    const c10::InferenceMode no_autograd;
+Started JobRunner::start(const Job& job) {
+  return guarded([&]() -> Started {
     STARLING_CHECK(state_->model.has_value() || std::holds_alternative<Load>(job) ||
                        std::holds_alternative<LoadFromNeighbours>(job),
                    "the first job loads a stage");
-    return std::visit([this](const auto& which) { return state_->run(which); }, job);
-  } catch (const std::exception& error) {
-    log_error("the device failed: {}", error.what());
-    STARLING_CHECK(false, "a job that the device cannot carry out");
-  }
+    return std::visit([this](const auto& which) -> Started { return state_->run(which); }, job);
+  });
+}
+
+JobResult JobRunner::finish(Started started) {
+  if (auto* const answer = std::get_if<JobResult>(&started)) return std::move(*answer);
+  return guarded(std::get<std::function<JobResult()>>(started));
+}
+
+bool JobRunner::starts_at_once(const Job& job) {
+  return std::holds_alternative<Begin>(job) || std::holds_alternative<Forward>(job) ||
+         std::holds_alternative<Backward>(job) || std::holds_alternative<DropKept>(job);
 }
 
 }  // namespace starling::trainer

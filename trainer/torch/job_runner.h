@@ -1,9 +1,14 @@
 // Carries out the jobs of compute.h, one after the other, in the thread that calls. The header is torch-free; the learner
 // puts a thread and queues around it.
+//
+// An accelerator computes and copies beside that thread. A job whose answer is copied out there has only been started, and
+// the next may start before it is finished, so that the accelerator does not wait for copies; see accelerator_copies.h.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <variant>
 #include <vector>
 
 #include "gossip/base/env.h"
@@ -32,6 +37,9 @@ struct LearnerConfig {
 // Pure, and torch-free.
 ComputeSizes compute_sizes(const LearnerConfig& config);
 
+// The answer to a job, or a call that waits until it has been copied from an accelerator.
+using Started = std::variant<JobResult, std::function<JobResult()>>;
+
 class JobRunner {
  public:
   // REQUIRES: a config whose parts are valid. `source` null: a worker without data, which cannot begin a microbatch.
@@ -41,9 +49,13 @@ class JobRunner {
   // Sets how many threads the calling thread's jobs use, and measures which precision is faster where the config asks for
   // that. Once, in the thread that will run the jobs.
   void adopt_thread(const Clock& clock);
-  // REQUIRES: the first job is a Load. Never throws: what torch throws ends the process with its message, since a device
-  // out of memory or at odds with our shapes cannot go on.
-  JobResult run(const Job& job);
+  // Both never throw: what torch throws ends the process with its message, since a device out of memory or at odds with our
+  // shapes cannot go on. REQUIRES: the first job is a Load.
+  Started start(const Job& job);
+  JobResult finish(Started started);
+  JobResult run(const Job& job) { return finish(start(job)); }
+  // Whether it is worth it to start `job` before the one before it is finished: false where it waits for the device anyway.
+  static bool starts_at_once(const Job& job);
 
  private:
   struct State;

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -37,29 +38,58 @@ struct Learner::Shared {
   std::size_t outstanding = 0;
   bool stopping = false;
 
+  TimePoint finished_at{};  // compute thread only: of the last job
+
   std::thread thread;
 
-  std::optional<Submitted> next_job() {
+  // A job of which an accelerator may still copy the answer.
+  struct Running {
+    JobId id = 0;
+    Started started;
+    TimePoint begin{};
+  };
+
+  // None: stopping, or, where the caller does not wait, there is no job now.
+  std::optional<Submitted> next_job(bool wait) {
     std::unique_lock lock(mutex);
-    job_came.wait(lock, [this] { return stopping || !jobs.empty(); });
-    if (stopping) return std::nullopt;
+    if (wait) job_came.wait(lock, [this] { return stopping || !jobs.empty(); });
+    if (stopping || jobs.empty()) return std::nullopt;
     Submitted out = std::move(jobs.front());
     jobs.pop_front();
     return out;
   }
 
+  // At most one job is started before the one before it is finished.
   void compute() {
     runner.adopt_thread(clock);
-    while (std::optional<Submitted> submitted = next_job()) {
-      const TimePoint begin = clock.now();
-      JobResult result = runner.run(submitted->job);
-      const double took = seconds(clock.now() - begin);
-      {
-        const std::scoped_lock lock(mutex);
-        completions.push_back({.job = submitted->id, .result = std::move(result), .compute_seconds = took});
+    std::optional<Running> before;
+    for (;;) {
+      const std::optional<Submitted> next = next_job(/*wait=*/!before);
+      if (!next && !before) return;
+      if (next && !JobRunner::starts_at_once(next->job)) finish(before);
+      std::optional<Running> now;
+      if (next) {
+        const TimePoint begin = clock.now();
+        now = Running{.id = next->id, .started = runner.start(next->job), .begin = begin};
       }
-      wake();
+      finish(before);
+      if (now && std::holds_alternative<JobResult>(now->started)) finish(now);
+      before = std::move(now);
     }
+  }
+
+  void finish(std::optional<Running>& running) {
+    if (!running) return;
+    JobResult result = runner.finish(std::move(running->started));
+    const TimePoint now = clock.now();
+    const double took = seconds(now - std::max(running->begin, finished_at));
+    finished_at = now;
+    {
+      const std::scoped_lock lock(mutex);
+      completions.push_back({.job = running->id, .result = std::move(result), .compute_seconds = took});
+    }
+    running.reset();
+    wake();
   }
 };
 

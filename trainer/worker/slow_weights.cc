@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
+#include <cstring>
 #include <utility>
 
 #include "gossip/outer/compress.h"
@@ -14,6 +14,27 @@ namespace {
 
 outer::Compression compression_of(Encoding encoding) {
   return encoding == Encoding::bf16 ? outer::Compression::bf16 : outer::Compression::none;
+}
+
+// No exponent of ones, which is an infinity or a NaN: one more than that carries into the bit of the sign. Without a
+// comparison, so that it vectorises; in blocks, so that the first bad one ends it soon.
+template <typename Word>
+bool finite(ByteView bytes, Word exponent) {
+  constexpr std::size_t block = 4096;
+  constexpr Word sign = Word{1} << (8 * sizeof(Word) - 1);
+  const Word lowest = exponent & (~exponent + 1);
+  const std::size_t count = bytes.size() / sizeof(Word);
+  for (std::size_t start = 0; start < count; start += block) {
+    const std::size_t end = std::min(count, start + block);
+    Word seen = 0;
+    for (std::size_t i = start; i < end; ++i) {
+      Word word;
+      std::memcpy(&word, bytes.data() + i * sizeof word, sizeof word);
+      seen |= static_cast<Word>((word & exponent) + lowest);
+    }
+    if ((seen & sign) != 0) return false;
+  }
+  return true;
 }
 
 // The blocks alone: stage 0 also has embedding, final norm and head around them.
@@ -36,12 +57,14 @@ Buffer encode_values(std::span<const float> values, Encoding encoding) {
   return std::make_shared<const Bytes>(std::move(out));
 }
 
+Status check_size(std::size_t bytes, Encoding encoding, std::int64_t values) {
+  const std::size_t expected = encoded_bytes(values, encoding);
+  if (bytes == expected) return {};
+  return fail(ErrorCode::bad_input, fmt::format("expected {} values in {} bytes, got {} bytes", values, expected, bytes));
+}
+
 Status decode_values(ByteView bytes, Encoding encoding, std::span<float> out) {
-  const std::size_t expected = encoded_bytes(static_cast<std::int64_t>(out.size()), encoding);
-  if (bytes.size() != expected) {
-    return fail(ErrorCode::bad_input,
-                fmt::format("expected {} values in {} bytes, got {} bytes", out.size(), expected, bytes.size()));
-  }
+  if (Status ok = check_size(bytes.size(), encoding, static_cast<std::int64_t>(out.size())); !ok) return ok;
   outer::decompress(bytes, compression_of(encoding), out);
   if (!all_finite(out)) return fail(ErrorCode::bad_input, "expected finite values, got one that is not");
   return {};
@@ -49,28 +72,17 @@ Status decode_values(ByteView bytes, Encoding encoding, std::span<float> out) {
 
 Result<std::vector<float>> decode_part(const EncodedPart& part, std::int64_t values) {
   // Compared before anything is allocated.
-  if (part.bytes == nullptr || part.bytes->size() != encoded_bytes(values, part.encoding)) {
-    return fail(ErrorCode::bad_input,
-                fmt::format("expected {} values in {} bytes, got {} bytes", values,
-                            encoded_bytes(values, part.encoding), part.bytes == nullptr ? 0 : part.bytes->size()));
+  if (Status ok = check_size(part.bytes == nullptr ? 0 : part.bytes->size(), part.encoding, values); !ok) {
+    return tl::unexpected(ok.error());
   }
   std::vector<float> out(static_cast<std::size_t>(values));
   if (Status ok = decode_values(*part.bytes, part.encoding, out); !ok) return tl::unexpected(ok.error());
   return out;
 }
 
-bool all_finite(std::span<const float> values) {
-  // An exponent of ones is an infinity or a NaN. Without a branch per value, so that it vectorises; in blocks, so that the
-  // first bad one ends it soon.
-  constexpr std::uint32_t exponent = 0x7f800000U;
-  constexpr std::size_t block = 4096;
-  for (std::size_t start = 0; start < values.size(); start += block) {
-    const std::span<const float> part = values.subspan(start, std::min(block, values.size() - start));
-    bool bad = false;
-    for (const float x : part) bad |= (std::bit_cast<std::uint32_t>(x) & exponent) == exponent;
-    if (bad) return false;
-  }
-  return true;
+bool all_finite(std::span<const float> values) { return all_finite(std::as_bytes(values), Encoding::fp32); }
+bool all_finite(ByteView bytes, Encoding encoding) {
+  return encoding == Encoding::bf16 ? finite<std::uint16_t>(bytes, 0x7f80U) : finite<std::uint32_t>(bytes, 0x7f800000U);
 }
 
 SlowWeights::SlowWeights(std::vector<float> phi, std::vector<float> momentum)

@@ -20,11 +20,13 @@ namespace starling::trainer {
 
 std::size_t encoded_bytes(std::int64_t values, Encoding encoding);
 Buffer encode_values(std::span<const float> values, Encoding encoding);
-// Errors: bad_input, saying what was expected: another number of bytes, or a value that is not finite.
+// Errors of all: bad_input, saying what was expected: another number of bytes, or (not check_size) a value that is not finite.
+Status check_size(std::size_t bytes, Encoding encoding, std::int64_t values);
 Status decode_values(ByteView bytes, Encoding encoding, std::span<float> out);
 Result<std::vector<float>> decode_part(const EncodedPart& part, std::int64_t values);
 
 bool all_finite(std::span<const float> values);
+bool all_finite(ByteView bytes, Encoding encoding);
 
 class SlowWeights {
  public:

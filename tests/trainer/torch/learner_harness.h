@@ -13,6 +13,7 @@
 #include "gossip/base/random.h"
 #include "gossip/base/real_env.h"
 #include "tests/trainer/data/scratch_files.h"
+#include "tests/trainer/torch/test_device.h"
 #include "tests/trainer/worker/compute_conformance.h"
 #include "trainer/torch/learner.h"
 
@@ -37,6 +38,7 @@ inline LearnerConfig tiny_run(std::int64_t stages) {
   config.training.max_grad_norm = 1.0e9;  // a cut into stages clips by stage: no clipping, so that cuts agree
   config.activation_encoding = Encoding::fp32;
   config.seed = 11;
+  config.device = test_device();
   return config;
 }
 

@@ -87,6 +87,46 @@ std::vector<double> losses(LearnerConfig config, int steps) {
   return out;
 }
 
+// An accelerator begins a job while it copies the answer to the one before.
+TEST(Learner, JobsInARowAreAnsweredAsOneByOne) {
+  LearnerHarness first(tiny_run(3));
+  LearnerHarness waiting(tiny_run(3));
+  LearnerHarness in_a_row(tiny_run(3));
+  ASSERT_FALSE(first.get<Loaded>(Load{.stage = 0}).error);
+  for (LearnerHarness* middle : {&waiting, &in_a_row}) ASSERT_FALSE(middle->get<Loaded>(Load{.stage = 1}).error);
+  std::vector<Job> jobs;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    const MicrobatchId id = conformance_microbatch(i);
+    const Buffer input = first.get<ActivationMade>(Begin{.microbatch = id, .slot = 0}).output;
+    jobs.emplace_back(Forward{.microbatch = id, .input = input});
+    if (i % 2 == 1) jobs.emplace_back(Backward{.microbatch = id, .gradient = input});
+  }
+  jobs.emplace_back(DropKept{.microbatch = conformance_microbatch(0)});
+  jobs.emplace_back(Backward{.microbatch = conformance_microbatch(0), .gradient = nullptr});
+  jobs.emplace_back(OptimizerStep{.step = 1, .learning_rate = 1e-3, .body_tokens = 96});
+  jobs.emplace_back(Encode{.part = StatePart::theta});
+  const auto bytes_of = [](const JobResult& result) -> Buffer {
+    if (const auto* made = std::get_if<ActivationMade>(&result)) return made->output;
+    if (const auto* made = std::get_if<GradientMade>(&result)) return made->output;
+    if (const auto* made = std::get_if<StateMade>(&result)) return made->bytes;
+    return nullptr;
+  };
+  for (std::size_t i = 0; i < jobs.size(); ++i) in_a_row.device().submit(i, jobs[i]);
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    waiting.device().submit(i, jobs[i]);
+    const Completion alone = waiting.next();
+    const Completion beside = in_a_row.next();
+    EXPECT_EQ(beside.job, i);
+    ASSERT_EQ(beside.result.index(), alone.result.index()) << i;
+    const Buffer expected = bytes_of(alone.result);
+    const Buffer got = bytes_of(beside.result);
+    ASSERT_EQ(got == nullptr, expected == nullptr) << i;
+    if (expected != nullptr) {
+      EXPECT_TRUE(*got == *expected) << i;
+    }
+  }
+}
+
 class CutParity : public testing::TestWithParam<bool> {};
 
 TEST_P(CutParity, OneTwoAndFourStagesHaveTheSameLosses) {
@@ -202,7 +242,8 @@ TEST_F(LearnerTest, SkippingTheMiddleIsTheIdentity) {
   other.get<GradientMade>(Backward{.microbatch = id, .gradient = around.gradient});
   const OptimizerStep step{
       .step = 1, .learning_rate = 1e-3, .body_tokens = direct.tokens, .head_tokens = direct.tokens};
-  EXPECT_EQ(first_.get<Stepped>(step).gradient_norm, other.get<Stepped>(step).gradient_norm);
+  // Not to the last bit: an accelerator adds in any order.
+  EXPECT_NEAR(first_.get<Stepped>(step).gradient_norm / other.get<Stepped>(step).gradient_norm, 1.0, 1e-6);
 }
 
 TEST_F(LearnerTest, EvaluationReadsTheHeldOutText) {
@@ -230,7 +271,7 @@ TEST_F(LearnerTest, AWorkerWithoutDataBeginsNothing) {
 TEST_F(LearnerTest, AStepTellsWhatTheDeviceMultipliesAt) {
   const Stepped stepped = first_.get<Stepped>(OptimizerStep{.step = 1, .learning_rate = 1e-3});
   EXPECT_GT(stepped.matrix_flops, 1e8);  // operations a second: the slowest machine that runs this test does more
-  EXPECT_EQ(stepped.memory_bytes, 0) << "on a CPU the memory is the process's";
+  EXPECT_EQ(stepped.memory_bytes > 0, test_device() == DeviceType::cuda) << "on a CPU the memory is the process's";
 }
 
 TEST_F(LearnerTest, EndsWithJobsWaiting) {

@@ -1,5 +1,4 @@
-// LibTorch's kernels against ours, which finite differences and autograd have checked, on the device that
-// STARLING_TEST_DEVICE names: cpu, or cuda, where the same tests check a GPU.
+// LibTorch's kernels against ours, which finite differences and autograd have checked, on the device of test_device.h.
 #include "trainer/torch/library_ops.h"
 
 #include <ATen/Functions.h>
@@ -7,32 +6,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <limits>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "gossip/base/random.h"
-#include "trainer/torch/accelerator.h"
+#include "tests/trainer/torch/test_device.h"
 #include "trainer/torch/init.h"
 #include "trainer/torch/stage.h"
 
 namespace starling::trainer {
 namespace {
 
-at::Device test_device() {
-  static const at::Device device = [] {
-    const char* const wished = std::getenv("STARLING_TEST_DEVICE");
-    const bool cuda = wished != nullptr && std::string(wished) == "cuda";
-    const auto opened = open_accelerator(cuda ? DeviceWish::cuda : DeviceWish::cpu);
-    if (!opened) {
-      ADD_FAILURE() << opened.error().message;
-      return at::Device(at::kCPU);
-    }
-    return opened->type == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-  }();
-  return device;
+at::Device device_of_the_test() {
+  return test_device() == DeviceType::cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
 class LibraryOps : public testing::Test {
@@ -48,7 +35,7 @@ class LibraryOps : public testing::Test {
     return out;
   }
   // Copies: what an operation changes in place on one side must not change on the other.
-  static at::Tensor there(const at::Tensor& x) { return x.clone().to(test_device()); }
+  static at::Tensor there(const at::Tensor& x) { return x.clone().to(device_of_the_test()); }
   static void expect_near(const at::Tensor& there, const at::Tensor& here, double relative, const char* what) {
     const at::Tensor difference = there.to(at::kCPU, at::kFloat).reshape(here.sizes()).sub(here).abs();
     const double scale = here.abs().max().item<double>();
@@ -126,9 +113,9 @@ TEST_F(LibraryOps, AttentionStaysInsideOfDocuments) {
   const at::Tensor d_packed = ops::attention_backward(qkv, packed, dout, shape, borders);
   const at::Tensor qkv_there = there(qkv);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    if (type == at::kBFloat16 && test_device().is_cpu()) continue;
+    if (type == at::kBFloat16 && test_device() == DeviceType::cpu) continue;
     const double tolerance = type == at::kFloat ? 1e-5 : 0.02;
-    const ops::Attended theirs = test_device().is_cpu() ? packed : ops::attention(qkv_there.to(type), shape, borders);
+    const ops::Attended theirs = test_device() == DeviceType::cpu ? packed : ops::attention(qkv_there.to(type), shape, borders);
     expect_near(theirs.out, packed.out, tolerance, "out elsewhere");
     expect_near(ops::attention_backward(qkv_there.to(type), theirs, there(dout).to(type), shape, borders), d_packed,
                 tolerance, "dqkv elsewhere");
@@ -287,7 +274,7 @@ TEST_P(StageElsewhere, LearnsAsOnACpu) {
                      .optimizer = {.weight_decay = 0.1}};
   const std::vector<float> weights = draw_parameters(model, config.layers, 0, 5);
   StageModel here(config, weights, {});
-  config.device = test_device();
+  config.device = device_of_the_test();
   config.products = GetParam();
   StageModel elsewhere(config, weights, {});
   const double tolerance = GetParam() == at::kBFloat16 ? 1e-2 : 1e-5;
