@@ -129,6 +129,14 @@ TEST(RareEnds, TensorsOfAWrongSizeAreRefusedAndTheRunGoesOn) {
   EXPECT_GT(world.totals().rejected_malformed, 0);
 }
 
+void expect_finite_weights(const SimWorld& world) {
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->theta()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
+  }
+}
+
 TEST(RareEnds, AnExchangeThatIsNotFiniteIsRefusedAndNobodyTakesItOver) {
   SimWorld world(swarm_config(6, 4, 2, 40));
   while (reached(world) < 5) world.run_until(world.now() + 100ms);
@@ -137,10 +145,7 @@ TEST(RareEnds, AnExchangeThatIsNotFiniteIsRefusedAndNobodyTakesItOver) {
   EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
   expect_good_end(world, 40);
   EXPECT_GE(world.totals().rejected_non_finite, 3) << "one in each round: " << world.describe();
-  for (const auto& node : world.nodes()) {
-    if (!node->compute) continue;
-    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-  }
+  expect_finite_weights(world);
 }
 
 // Weights that diverge in the middle of a round: three steps later the worker is back at those of the last exchange, and
@@ -164,11 +169,7 @@ TEST_P(DivergedWeights, AreReloadedAfterThreeSteps) {
   EXPECT_GT(diverged->compute->ledger().size(), steps + 15) << "it trains again";
   EXPECT_EQ(world.totals().reloads, 1);
   EXPECT_EQ(world.totals().rejected_norm, 0);
-  for (const auto& node : world.nodes()) {
-    if (!node->compute) continue;
-    for (const float value : node->compute->theta()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-  }
+  expect_finite_weights(world);
 }
 
 // At the end of a round: the exchange finds no delta that is finite, takes none, and sets the weights right.
@@ -182,10 +183,7 @@ TEST_P(DivergedWeights, OfTheLastStepBeforeAnExchangeAreNotExchanged) {
   EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
   expect_good_end(world, 60);
   EXPECT_EQ(world.totals().reloads, 0);
-  for (const auto& node : world.nodes()) {
-    if (!node->compute) continue;
-    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-  }
+  expect_finite_weights(world);
 }
 
 // Slow weights that are not finite either: a replica gives its own, and nobody takes over what is not finite.
@@ -203,11 +201,7 @@ TEST_P(DivergedWeights, WithoutGoodSlowWeightsComeFromAReplica) {
   EXPECT_EQ(diverged->copies, copies + 1) << world.describe();
   EXPECT_GT(diverged->compute->ledger().size(), steps + 15) << "it trains again";
   EXPECT_EQ(world.totals().reloads, 0);
-  for (const auto& node : world.nodes()) {
-    if (!node->compute) continue;
-    for (const float value : node->compute->theta()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-    for (const float value : node->compute->phi()) ASSERT_TRUE(std::isfinite(value)) << node->name;
-  }
+  expect_finite_weights(world);
 }
 
 // Two steps that are not finite and a good one after them, twice: nothing is reloaded. A third in a row is one too many.

@@ -86,6 +86,16 @@ struct JobRunner::State {
       return ActivationMade{.microbatch = id, .output = std::move(bytes), .diverged = diverged, .borders = borders};
     });
   }
+  // `out` with the bytes of `gradient`, if there is any, in `part`.
+  template <typename Made>
+  Started with_gradient(Made out, Buffer Made::*part, const at::Tensor& gradient) const {
+    if (!gradient.defined()) return out;
+    return answer_with(gradient, [out, part](Buffer bytes) mutable -> JobResult {
+      out.diverged = bytes == nullptr;
+      out.*part = std::move(bytes);
+      return out;
+    });
+  }
 
   Started run(const Begin& job) {
     if (source == nullptr) {
@@ -135,12 +145,7 @@ struct JobRunner::State {
     out.loss_sum = made.sum;
     out.tokens = model->rows();
     out.finite = true;
-    if (!made.gradient.defined()) return out;
-    return answer_with(made.gradient, [out](Buffer bytes) mutable -> JobResult {
-      out.diverged = bytes == nullptr;
-      out.gradient = std::move(bytes);
-      return out;
-    });
+    return with_gradient(out, &LossMade::gradient, made.gradient);
   }
 
   Started run(const Backward& job) {
@@ -158,12 +163,7 @@ struct JobRunner::State {
     if (!made.kept) return out;
     out.tokens = model->rows();
     out.finite = true;
-    if (!made.gradient.defined()) return out;
-    return answer_with(made.gradient, [out](Buffer bytes) mutable -> JobResult {
-      out.diverged = bytes == nullptr;
-      out.output = std::move(bytes);
-      return out;
-    });
+    return with_gradient(out, &GradientMade::output, made.gradient);
   }
 
   JobResult run(const DropKept& job) {
