@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "gossip/base/log.h"
+#include "gossip/base/printable.h"
 #include "launcher/version.h"
 #include "metrics/process.h"
 
@@ -43,6 +44,9 @@ std::optional<double> seconds_left(std::optional<std::pair<Step, double>>& first
   if (last <= 0 || step <= first->first) return std::nullopt;
   return (now - first->second) / static_cast<double>(step - first->first) * static_cast<double>(std::max<Step>(0, last - step));
 }
+
+// Of a worker's events, those that the person at the launcher is told wherever it runs. They say why.
+bool is_news(std::string_view event) { return event == "weights_reloaded" || event == "weights_lost"; }
 
 std::string text_of(const EventField& field) {
   if (const auto* text = std::get_if<std::string>(&field.value)) return *text;
@@ -156,6 +160,10 @@ void NodeReport::evaluated(Step step, double loss, std::int64_t windows, bool la
 
 void NodeReport::event(std::string_view name, const std::vector<EventField>& fields) {
   if (events_) events_->write(name, fields);
+  if (is_news(name)) {
+    reports_.push_back({net::Report::File::events,
+                        metrics::to_json(metrics::EventLine{clock_.unix_seconds(), std::string(name), config_.name, fields})});
+  }
   // What happens per microbatch is an event, not a line in the log.
   if (name == "skip_stage") return;
   std::string text(name);
@@ -235,13 +243,13 @@ void NodeReport::checkpointed(const CheckpointCollector::Outcome& outcome) {
 
 void NodeReport::reported(const NodeId& from, const net::Report& report) {
   if (worker_->record().role != membership::Role::observer) return;
-  auto line = metrics::metrics_line_from_json(report.lines);
   const membership::Peer* peer = worker_->swarm().find(from);
-  if (!line || peer == nullptr) return;
+  if (peer == nullptr) return;
+  if (report.file == net::Report::File::events) return event_came(peer->record.name, report.lines);
+  auto line = metrics::metrics_line_from_json(report.lines);
+  if (!line) return;
   line->worker = peer->record.name;  // nobody reports in another one's name
-  std::error_code ignored;
-  const bool writes_itself = std::filesystem::exists(config_.local_workers / line->worker, ignored);
-  if (metrics_file_ && config_.jsonl && !writes_itself) metrics_file_->append(metrics::to_json(*line));
+  if (metrics_file_ && config_.jsonl && !writes_itself(line->worker)) metrics_file_->append(metrics::to_json(*line));
   seen_[from] = {*line, clock_.now()};
   if (line->loss) loss_ = line->loss;
   if (line->divergence && divergences_.size() < most_step_lines) divergences_.push_back(*line->divergence);
@@ -253,6 +261,24 @@ void NodeReport::reported(const NodeId& from, const net::Report& report) {
     }
   }
   say_step(*line);
+}
+
+bool NodeReport::writes_itself(const std::string& worker) const {
+  std::error_code ignored;
+  return std::filesystem::exists(config_.local_workers / worker, ignored);
+}
+
+void NodeReport::event_came(const std::string& worker, std::string_view json) {
+  auto line = metrics::event_from_json(json);
+  if (!line || !is_news(line->event)) return;
+  line->worker = worker;
+  if (events_ && !writes_itself(worker)) events_->write_for(*line);
+  if (config_.voice != Config::Voice::step_lines) return;
+  constexpr std::size_t shown_bytes = 200;
+  for (const EventField& field : line->fields) {
+    if (field.name != "why") continue;
+    std::fprintf(stderr, "%s: %s\n", worker.c_str(), printable(text_of(field), shown_bytes).c_str());
+  }
 }
 
 // A step is printed once all live originators have told theirs, or when a later one is told: the mean of their losses.

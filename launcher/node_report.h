@@ -88,6 +88,8 @@ class NodeReport final : public trainer::Listener {
   void print_step(Step step);
   void to_tensorboard(Step step, const std::vector<metrics::Scalar>& scalars);
   void say_event(std::string_view name, const std::vector<EventField>& fields) const;
+  bool writes_itself(const std::string& worker) const;
+  void event_came(const std::string& worker, std::string_view json);
   void say_takeovers();
   void refresh();
   void checkpointed(const CheckpointCollector::Outcome& outcome);

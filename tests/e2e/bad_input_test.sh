@@ -111,6 +111,12 @@ if [ ! -e /proc/driver/nvidia ]; then
   rm -r runs
 fi
 
+# ---- a learning rate that no weights survive: it is said, and the run goes on from its slow weights
+expect 0 "3 steps in a row were not finite; the weights are those of the last exchange again" \
+  "${launch[@]}" --local-workers 2 --set optimizer.lr=1.0e12 --set training.max_steps=12
+grep -q "^step [0-9]*/12 loss nan" said.out || fail "no word of a loss that is not finite"
+rm -r runs
+
 # ---- ports: the user's own are taken or the launch fails, the default ones move on and say so
 port=$((20000 + RANDOM % 20000))
 own=(--set "network.listen=tcp://127.0.0.1:$port" --set "http.listen=127.0.0.1:$((port + 10))")

@@ -17,8 +17,8 @@ struct TrainingConfig {
   std::optional<std::int64_t> max_steps;
   std::optional<std::int64_t> max_tokens;
   double max_grad_norm = 1.0;
-  // Of the matrix products: auto | float32 | bfloat16. auto: bfloat16 on CUDA, float32 on a CPU.
   bool document_attention = false;  // attention stays inside of a document
+  // Of the matrix products: auto | float32 | bfloat16. auto: bfloat16 on CUDA, the faster of both on a CPU.
   std::string dtype = "auto";
   bool activation_checkpointing = false;  // keep each block's input alone and run the block again in its backward pass
 

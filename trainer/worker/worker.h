@@ -6,7 +6,8 @@
 //
 //   worker.cc             events in, the queue of actions, jobs to and from the device, timers
 //   worker_pipeline.cc    the way of a microbatch
-//   worker_round.cc       closing steps, exchanges, copies, backups, takeover
+//   worker_round.cc       closing steps, exchanges, backups, checkpoints, evaluation
+//   worker_state.cc       the state of a stage, given to others and taken from them
 //   worker_membership.cc  joining, the view, admission, the end of the run
 //
 //   life:  (Joiner) -> loading -> active -> (copying | taking over -> active)* -> ended
@@ -312,7 +313,6 @@ class Worker {
   void carry_out(const StageStep::CloseStep& action);
   void carry_out(const StageStep::AnnounceDone& action);
   void carry_out(const StageStep::EndRound& action);
-  void carry_out(const StageStep::FarBehind& action);
   void carry_out(const StageStep::StepBegan& action);
   void carry_out(const StageStep::TrainingEnded& action);
   void carry_out(const Exchange::Send& action);
@@ -325,6 +325,20 @@ class Worker {
   void carry_out(const Exchange::RoundFinished& action);
   void carry_out(const Exchange::BehindBy& action);
   void carry_out(const Exchange::OneSided& action);
+  void keep_backup(const net::BackupPart& part, Buffer buffer);
+  enum class WhichEval { during, last };
+  void begin_eval(Step step, WhichEval which);
+  void eval_came_home(const Header& header, const LossMade& loss);
+  void start_eval_windows();
+  void end_eval();
+  Encoding exchange_encoding() const;
+  std::uint64_t exchange_bytes() const;
+
+  // ---- worker_state.cc
+  void serve(const NodeId& to, const net::StateRequest& request);
+  void encode_for(const ServeJob& job);
+  void serve_those_who_waited();
+  void carry_out(const StageStep::FarBehind& action);
   void carry_out(const CatchUp::Send& action);
   void carry_out(const CatchUp::TakeOffer& action);
   void carry_out(const CatchUp::RefuseOffer& action);
@@ -342,18 +356,7 @@ class Worker {
   void took_over_or_joined(Stage stage, WeightsFrom from, Step donor_step, Duration tau, std::int64_t adam_steps);
   void become_active(Stage stage, Step step, Duration tau, std::int64_t adam_steps);
   void drop_everything();
-  void serve(const NodeId& to, const net::StateRequest& request);
-  void encode_for(const ServeJob& job);
-  void serve_those_who_waited();
-  void keep_backup(const net::BackupPart& part, Buffer buffer);
-  enum class WhichEval { during, last };
-  void begin_eval(Step step, WhichEval which);
-  void eval_came_home(const Header& header, const LossMade& loss);
-  void start_eval_windows();
-  void end_eval();
-  Encoding exchange_encoding() const;
   std::uint64_t state_part_bytes(const net::StatePart& part) const;
-  std::uint64_t exchange_bytes() const;
   std::int64_t kept_bytes(Stage stage) const;
 
   WorkerConfig config_;

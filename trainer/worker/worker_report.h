@@ -52,7 +52,7 @@ struct WorkerCounters {
 struct StepReport {
   Step step = 0;
   Step last_step = 0;
-  std::optional<double> loss;               // nats per token, originators only
+  std::optional<double> loss;               // nats per token, originators only; NaN: none was finite here
   double learning_rate = 0.0;
   std::optional<double> gradient_norm;      // unset: no optimizer step was made
   Duration took{};
