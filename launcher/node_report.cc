@@ -281,9 +281,11 @@ void NodeReport::event_came(const std::string& worker, std::string_view json) {
   }
 }
 
-// A step is printed once all live originators have told theirs, or when a later one is told: the mean of their losses.
+// A step is printed once all live originators have told theirs, or when a later one is told: the mean of the losses of
+// those that had any.
 void NodeReport::say_step(const metrics::MetricsLine& line) {
-  if (config_.voice != Config::Voice::step_lines || !line.loss || line.step <= printed_) return;
+  const bool closes_step = line.stage == 0 && line.learning_rate.has_value();
+  if (config_.voice != Config::Voice::step_lines || !closes_step || line.step <= printed_) return;
   step_lines_[line.step].push_back(line);
   while (step_lines_.size() > 1 && step_lines_.begin()->first < line.step) print_step(step_lines_.begin()->first);
   if (step_lines_.size() > most_step_lines) step_lines_.erase(step_lines_.begin());
@@ -299,18 +301,19 @@ void NodeReport::print_step(Step step) {
   out.step = step;
   out.max_steps = worker_->clock().last_step();
   double loss = 0.0;
+  int losses = 0;
   double skip = 0.0;
   double rate = 0.0;
   for (const metrics::MetricsLine& line : lines) {
-    loss += *line.loss;
+    loss += line.loss.value_or(0.0);
+    losses += line.loss ? 1 : 0;
     skip += line.skip_ratio.value_or(0.0);
     rate += line.tokens_per_second.value_or(0.0);
     out.learning_rate = line.learning_rate;
     if (line.gradient_norm) out.gradient_norm = line.gradient_norm;
   }
-  const auto n = static_cast<double>(lines.size());
-  out.loss = loss / n;
-  out.skip_ratio = skip / n;
+  if (losses > 0) out.loss = loss / losses;
+  out.skip_ratio = skip / static_cast<double>(lines.size());
   if (rate > 0.0) out.tokens_per_second = rate;
   out.workers_active = static_cast<std::int64_t>(worker_->swarm().live_workers().size());
   out.workers_wanted = config_.workers_wanted;
@@ -318,9 +321,9 @@ void NodeReport::print_step(Step step) {
   if (step >= out.max_steps) out.eta_seconds.reset();
   std::fprintf(stderr, "%s\n", metrics::format_step_line(out).c_str());
 
-  std::vector<metrics::Scalar> scalars{{"train/loss", *out.loss},
-                                       {"pipeline/skip_ratio", *out.skip_ratio},
+  std::vector<metrics::Scalar> scalars{{"pipeline/skip_ratio", *out.skip_ratio},
                                        {"workers/active", static_cast<double>(out.workers_active)}};
+  if (out.loss) scalars.push_back({"train/loss", *out.loss});
   if (out.learning_rate) scalars.push_back({"train/lr", *out.learning_rate});
   if (out.gradient_norm) scalars.push_back({"train/grad_norm", *out.gradient_norm});
   if (out.tokens_per_second) scalars.push_back({"throughput/tokens_per_second", *out.tokens_per_second});
