@@ -310,8 +310,8 @@ Result<ExitCode> Launch::watch(Node& node, const NodeReport& report, bool heard)
     if (cannot_begin()) {
       return fail(ErrorCode::failed,
                   fmt::format("all local workers have ended before the first step, the last of them {}; put right what "
-                              "their logs in {} say and give --fresh to begin anew",
-                              last_failure_, (directory_.path / "workers").string()));
+                              "their logs in {} say and launch again{}",
+                              last_failure_, (directory_.path / "workers").string(), resume_ ? "" : " with --fresh"));
     }
     chaos_.look(node.worker().swarm(), supervisor_, *events_, options_.err());
     say_waiting(node, now);

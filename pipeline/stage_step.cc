@@ -100,6 +100,10 @@ void StageStep::handle(const RoundFinished&, const membership::Swarm& swarm, Tim
   out.emplace_back(TrainingEnded{});
 }
 
+void StageStep::handle(const SumsDropped&, const membership::Swarm&, TimePoint, Actions&) {
+  body_tokens_ = head_tokens_ = 0;
+}
+
 void StageStep::handle(const Adopted& event, const membership::Swarm&, TimePoint now, Actions& out) {
   drop_all(Drop::Why::stopped, out);
   body_tokens_ = head_tokens_ = 0;

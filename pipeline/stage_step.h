@@ -108,6 +108,7 @@ class StageStep {
     Stage stage = 0;
     std::int64_t kept_bytes = 0;
   };
+  struct SumsDropped {};                     // the device has dropped the gradients that it had added up
   struct Stopped {};                         // the weights are about to be replaced: everything kept goes, until Adopted
   struct LastStepSet {
     Step last_step = 0;
@@ -117,7 +118,7 @@ class StageStep {
   };
   struct Tick {};
   using Event = std::variant<Offered, Arrived, ArrivalFailed, Started, HereAlready, Computed, Freed, OriginatorGone, ShareStarted,
-                             SwarmChanged, RoundFinished, Adopted, Stopped, LastStepSet, WokeLate, Tick>;
+                             SwarmChanged, RoundFinished, Adopted, SumsDropped, Stopped, LastStepSet, WokeLate, Tick>;
 
   // ---- what to do
   struct Take {
@@ -254,6 +255,7 @@ class StageStep {
   void handle(const ShareStarted& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const RoundFinished& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Adopted& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
+  void handle(const SumsDropped& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const Stopped& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const LastStepSet& event, const membership::Swarm& swarm, TimePoint now, Actions& out);
   void handle(const WokeLate& event, const membership::Swarm& swarm, TimePoint now, Actions& out);

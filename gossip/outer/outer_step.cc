@@ -33,21 +33,6 @@ void solo_step(std::span<float> phi, std::span<float> momentum, std::span<const 
   }
 }
 
-// In eight interleaved sums: one alone would wait for its own addition at every value.
-double norm(std::span<const float> values) {
-  constexpr std::size_t lanes = 8;
-  std::array<double, lanes> sums{};
-  std::size_t i = 0;
-  for (; i + lanes <= values.size(); i += lanes) {
-    for (std::size_t lane = 0; lane < lanes; ++lane) {
-      const double value = values[i + lane];
-      sums[lane] += value * value;
-    }
-  }
-  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
-  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
-}
-
 }  // namespace
 
 void outer_step(std::span<float> phi, std::span<float> momentum, std::span<const float> delta,
@@ -110,6 +95,21 @@ double relative_distance(std::span<const float> a, std::span<const float> b) {
     length += static_cast<double>(a[i]) * static_cast<double>(a[i]);
   }
   return length > 0.0 ? std::sqrt(difference / length) : 0.0;
+}
+
+// In eight interleaved sums: one alone would wait for its own addition at every value.
+double norm(std::span<const float> values) {
+  constexpr std::size_t lanes = 8;
+  std::array<double, lanes> sums{};
+  std::size_t i = 0;
+  for (; i + lanes <= values.size(); i += lanes) {
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const double value = values[i + lane];
+      sums[lane] += value * value;
+    }
+  }
+  for (; i < values.size(); ++i) sums[0] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
 }
 
 Screen screen(std::span<const float> phi, std::span<const float> delta, const Contribution& other) {

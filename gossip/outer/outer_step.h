@@ -42,6 +42,9 @@ void outer_step_reference(std::span<float> phi, std::span<float> momentum, std::
 // ||a - b|| / ||a||; 0 when a is zero. Sums in double, in index order.
 double relative_distance(std::span<const float> a, std::span<const float> b);
 
+// Sums in double: finite exactly when every value is.
+double norm(std::span<const float> values);
+
 // Screens a partner's contribution before it may touch anything.
 enum class Screen { good, non_finite, norm };
 // norm: ||other.phi|| outside [1/4, 4] x ||phi||, or ||other.delta|| above 16 x max(||own delta||, 1e-3 ||phi||).

@@ -142,6 +142,15 @@ TEST(StepClock, AStepNeverClosesBetweenTheJobsThatAddToIt) {
   EXPECT_EQ(close->body_tokens, StageBench::tokens) << "what was added counts";
 }
 
+TEST(StepClock, WhatTheDeviceHasDroppedDoesNotCount) {
+  MiddleBench b = in_step(3);
+  b.pass_through(microbatch(1, 3, 0));
+  b.on(StageStep::SumsDropped{});
+  b.pass_through(microbatch(1, 3, 1));
+  b.done(1, 3);
+  EXPECT_EQ(closed(b.done(2, 3))->body_tokens, StageBench::tokens) << "of the one that came later";
+}
+
 TEST(StepClock, AMicrobatchOfAnEarlierStepIsComputedNowAndCountsInThisOne) {
   MiddleBench b = in_step(3);
   b.pass_through(microbatch(2, 2, 5));

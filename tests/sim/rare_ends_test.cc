@@ -186,6 +186,21 @@ TEST_P(DivergedWeights, OfTheLastStepBeforeAnExchangeAreNotExchanged) {
   expect_finite_weights(world);
 }
 
+// Nor are weights that are finite and have left everything behind.
+TEST_P(DivergedWeights, ThatAreFiniteAreNotExchangedEither) {
+  SimWorld::Config config = swarm_config(14, 4, 2, 60);
+  config.worker.outer.local_steps = 20;
+  SimWorld world(config);
+  while (reached(world) < 39) world.run_until(world.now() + 1ms);
+  holders_of(world, GetParam()).at(0)->compute->poison(1.0e12F);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+  for (const auto& node : world.nodes()) {
+    if (!node->compute) continue;
+    for (const float value : node->compute->phi()) ASSERT_LT(std::abs(value), 1.0e9F) << node->name;
+  }
+}
+
 // Slow weights that are not finite either: a replica gives its own, and nobody takes over what is not finite.
 TEST_P(DivergedWeights, WithoutGoodSlowWeightsComeFromAReplica) {
   SimWorld::Config config = swarm_config(10, 4, 2, 60);

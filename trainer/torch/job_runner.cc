@@ -297,8 +297,8 @@ JobResult JobRunner::finish(Started started) {
 }
 
 bool JobRunner::starts_at_once(const Job& job) {
-  return std::holds_alternative<Begin>(job) || std::holds_alternative<Forward>(job) ||
-         std::holds_alternative<Backward>(job) || std::holds_alternative<DropKept>(job);
+  return std::holds_alternative<Forward>(job) || std::holds_alternative<Backward>(job) ||
+         std::holds_alternative<DropKept>(job);
 }
 
 }  // namespace starling::trainer

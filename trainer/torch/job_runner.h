@@ -54,7 +54,8 @@ class JobRunner {
   Started start(const Job& job);
   JobResult finish(Started started);
   JobResult run(const Job& job) { return finish(start(job)); }
-  // Whether it is worth it to start `job` before the one before it is finished: false where it waits for the device anyway.
+  // Whether it is worth it to start `job` before the one before it is finished: false where it waits for the device anyway,
+  // or for data (Begin).
   static bool starts_at_once(const Job& job);
 
  private:

@@ -128,6 +128,7 @@ void mixed_product(at::Tensor& out, const at::Tensor& a, Operand a_is, const at:
                               {bits(b), b.stride(0)}, beta, floats(out), out.stride(0));
   if (done) return;
   const at::Tensor made = at::mm(a_is == Operand::transposed ? a.t() : a, b_is == Operand::transposed ? b.t() : b);
+  if (beta == 0.0F) out.zero_();  // it may hold anything
   out.mul_(beta).add_(made, factor);
 }
 

@@ -21,9 +21,6 @@ PrecisionMeasurement measure_precision(const ModelConfig& model, const TrainingC
 // bfloat16 when it is clearly faster and as accurate as rounded operands are.
 Precision faster_precision(const PrecisionMeasurement& measured);
 
-// Below this width the time goes elsewhere than to products, and the choice would hang on chance: float32.
-inline constexpr std::int64_t narrowest_for_bf16 = 256;
-
 // Floating-point operations per second of one matrix product on the calling thread's threads, the best of some turns: 512 x
 // 512 x 1,024 on a CPU, 4,096 x 4,096 x 4,096 elsewhere. Compute thread; some hundredths of a second.
 double measure_matrix_flops(at::Device device, at::ScalarType type, const Clock& clock);

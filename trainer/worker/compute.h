@@ -84,8 +84,8 @@ struct Snapshot {
 };
 // The outer step of methods: delta_i <- alpha delta_i + beta mean(Delta) - gamma (phi_i - mean(phi)); phi_i += delta_i;
 // theta = phi. Own values exact, those of others as encoded. `others` empty: solo (own Delta, no gamma term); the newest
-// Snapshot's delta counts, or theta - phi now when there was none this round; an own delta that is not finite counts as zero,
-// there and in a Snapshot. Others that are not finite or whose
+// Snapshot's delta counts, or theta - phi now when there was none this round; an own delta that is not finite, or of more than
+// 100 times the norm of phi, counts as zero, there and in a Snapshot. Others that are not finite or whose
 // phi or delta norm is absurd are left out and counted. Result: OuterStepped.
 struct OuterStep {
   std::vector<Buffer> others;

@@ -85,7 +85,7 @@ Buffer SimulatedCompute::activation(const MicrobatchId& id) const {
   return std::make_shared<const Bytes>(std::move(bytes));
 }
 
-void SimulatedCompute::poison() { theta_.assign(theta_.size(), std::numeric_limits<float>::quiet_NaN()); }
+void SimulatedCompute::poison(float value) { theta_.assign(theta_.size(), value); }
 
 void SimulatedCompute::poison_slow_weights() {
   poison();

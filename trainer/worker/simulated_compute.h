@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <set>
 #include <vector>
@@ -59,7 +60,7 @@ class SimulatedCompute final : public Compute {
   enum class Lie { none, wrong_size, not_finite };
   void set_lie(Lie lie) { lie_ = lie; }
   // Weights that have diverged, until new ones come: whatever is computed with them is not finite.
-  void poison();
+  void poison(float value = std::numeric_limits<float>::quiet_NaN());
   // The slow weights too: a reload finds nothing to go back to.
   void poison_slow_weights();
   // The next optimizer steps find a gradient that is not finite, and at an originator until then no loss has one that can be

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -95,7 +96,12 @@ std::vector<float> SlowWeights::delta_of(std::span<const float> theta) const {
   STARLING_CHECK(theta.size() == phi_.size(), "weights of another stage");
   std::vector<float> delta(phi_.size());
   for (std::size_t i = 0; i < delta.size(); ++i) delta[i] = theta[i] - phi_[i];
-  if (!all_finite(delta)) std::fill(delta.begin(), delta.end(), 0.0F);
+  // Weights that have left everything behind are no progress, though they may be finite still.
+  constexpr double most_of_phi = 100.0;
+  constexpr double least_of_phi = 0.01;  // root mean square that counts as phi's at least
+  const double scale = std::max(outer::norm(phi_), least_of_phi * std::sqrt(static_cast<double>(phi_.size())));
+  const double size = outer::norm(delta);
+  if (!std::isfinite(size) || size > most_of_phi * scale) std::fill(delta.begin(), delta.end(), 0.0F);
   return delta;
 }
 

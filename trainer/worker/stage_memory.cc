@@ -68,7 +68,9 @@ StageMemory stage_memory(const ModelConfig& model, const TrainingConfig& trainin
     if (model.tie_word_embeddings) out.gradients += model.vocab_size * model.hidden_size * word;
     out.logits = logits_rows(rows, model.vocab_size) * model.vocab_size * word;
   }
-  if (training.dtype == "bfloat16") {  // what the products read, beside the fp32 weights
+  const bool may_be_bf16 =
+      training.dtype == "bfloat16" || (training.dtype == "auto" && model.hidden_size >= narrowest_for_bf16);
+  if (may_be_bf16) {  // what the products read, beside the fp32 weights
     out.weights += array / 2;
     out.versions += array / 2;
   }

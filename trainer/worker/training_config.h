@@ -10,6 +10,10 @@
 
 namespace starling::trainer {
 
+// `dtype: auto` on a CPU is fp32 for models of a smaller hidden size: their time goes elsewhere than to products, and the
+// choice would hang on chance.
+inline constexpr std::int64_t narrowest_for_bf16 = 256;
+
 struct TrainingConfig {
   std::int64_t seq_len = 1024;
   std::int64_t micro_batch_size = 8;  // sequences in a microbatch

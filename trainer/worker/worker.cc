@@ -510,6 +510,7 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    diverged_in_step_ |= made.diverged;
                    computed.good = made.finite;
                    computed.tokens = job.header.purpose == net::Purpose::train ? made.tokens : 0;
+                   added_in_step_ |= made.finite && computed.tokens > 0;
                    feed(computed);
                    if (!made.finite) {
                      ++counters_.rejected_non_finite;
@@ -532,11 +533,11 @@ void Worker::finished(const MicrobatchJob& job, const Completion& completion) {
                    diverged_in_step_ |= made.diverged;
                    computed.good = made.finite;
                    computed.tokens = made.tokens;
+                   added_in_step_ |= made.finite;
                    feed(computed);
-                   if (!made.finite || made.diverged) {
-                     ++counters_.rejected_non_finite;
-                     return;
-                   }
+                   if (!made.finite || made.diverged) ++counters_.rejected_non_finite;
+                   if (!made.finite) return;
+                   if (made.diverged) return free_microbatch(job.header.id);
                    if (job.header.id.originator == self_.id) return completed(job.header);
                    if (!wanted) return;
                    Header header = job.header;

@@ -421,6 +421,7 @@ class Worker {
   std::int64_t adam_steps_ = 0;
   double gradient_norm_ = 0.0;           // of the last step, before clipping
   bool diverged_in_step_ = false;        // a microbatch of the open step did here
+  bool added_in_step_ = false;           // a gradient was added
   int diverged_steps_ = 0;               // in a row
   TimePoint round_ended_at_{};
   std::optional<double> divergence_;     // of the exchange that is ending

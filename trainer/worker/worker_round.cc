@@ -67,8 +67,8 @@ void Worker::carry_out(const StageStep::CloseStep& action) {
     }
   }
   // A step that nothing went into because all that came diverged here is lost to the same cause as one that was refused.
-  const bool all_diverged = std::exchange(diverged_in_step_, false) && action.body_tokens + action.head_tokens == 0;
-  if (all_diverged) step_diverged(action.step);
+  const bool added = std::exchange(added_in_step_, false);
+  if (std::exchange(diverged_in_step_, false) && !added) step_diverged(action.step);
   if (action.apply == StageStep::CloseStep::Apply::step) {
     submit(OptimizerStep{action.step, report.learning_rate, action.body_tokens, action.head_tokens}, StepJob{report});
   } else {
@@ -101,6 +101,7 @@ void Worker::finished(const StepJob& job, const Completion& completion) {
 // One such step may be a freak; after three the weights themselves are bad, and only those of the last exchange are known
 // to be good.
 void Worker::step_diverged(Step step) {
+  if (!active_worker()) return;  // it was with weights that are being replaced
   if (++diverged_steps_ < diverged_steps_at_most) return;
   diverged_steps_ = 0;
   submit(ReloadSlow{}, ReloadJob{step});
@@ -120,6 +121,7 @@ void Worker::finished(const ReloadJob& job, const Completion& completion) {
   if (!loaded->error) {
     ++counters_.reloads;
     adam_steps_ = 0;
+    feed(StageStep::SumsDropped{});
     return say("weights_reloaded", "the weights are those of the last exchange again, Adam's state is zero");
   }
   say("weights_lost", fmt::format("{}: others are asked for theirs", *loaded->error));

@@ -182,6 +182,8 @@ void Worker::drop_everything() {
   loss_sum_ = 0.0;
   loss_tokens_ = 0;
   gradient_norm_ = 0.0;
+  diverged_in_step_ = added_in_step_ = false;
+  diverged_steps_ = 0;
 }
 
 void Worker::finished(const LoadJob& job, const Completion& completion) {

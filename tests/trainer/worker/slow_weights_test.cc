@@ -68,6 +68,16 @@ TEST(SlowWeights, ADeltaThatIsNotFiniteIsNone) {
   EXPECT_THAT(slow.phi(), ElementsAre(1.0F, 1.0F));
 }
 
+TEST(SlowWeights, ADeltaThatHasLeftEverythingBehindIsNone) {
+  const std::vector<float> far = {2.0F, 1.0e12F};
+  SlowWeights slow({1.0F, 1.0F});
+  EXPECT_EQ(*slow.snapshot(far, Encoding::fp32), *fp32({1, 1, 0, 0}));
+  slow.outer_step(far, {.alpha = 0.5, .beta = 1.0, .gamma = 0.7});
+  EXPECT_THAT(slow.phi(), ElementsAre(1.0F, 1.0F));
+  const std::vector<float> fast = {51.0F, 51.0F};
+  EXPECT_EQ(*slow.snapshot(fast, Encoding::fp32), *fp32({1, 1, 50, 50}));
+}
+
 class Neighbours : public testing::Test {
  protected:
   Neighbours()
