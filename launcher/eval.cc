@@ -92,12 +92,12 @@ Result<Evaluated> evaluate(const TrainedModel& trained, const Windows& windows, 
   const RealClock clock;
   const TimePoint begin = clock.now();
   const std::int64_t at_once = std::max<std::int64_t>(1, batch_tokens / seq_len);
+  const bool by_document = trained.run && trained.run->training.document_attention;
   double sum = 0.0;
   for (std::int64_t first = 0; first < windows.count; first += at_once) {
     const std::int64_t end = std::min(windows.count, first + at_once);
     trainer::TokenBatch batch;
     std::vector<std::uint32_t> borders;
-    const bool by_document = trained.run && trained.run->training.document_attention;
     for (std::int64_t i = first; i < end; ++i) {
       const Result<trainer::TokenBatch> window = windows.source.validation(static_cast<std::uint32_t>(i));
       if (!window) return tl::unexpected(window.error());

@@ -29,9 +29,10 @@ ExitCode complain(const Options& options, const Error& error) {
   return exit_code_of(error.code);
 }
 
-// Data paths that hold on this machine wherever a worker is started.
+// Paths that hold on this machine wherever a worker is started.
+void make_absolute(std::string& path) { path = std::filesystem::absolute(path).lexically_normal().string(); }
 void make_absolute(std::vector<std::string>& paths) {
-  for (std::string& path : paths) path = std::filesystem::absolute(path).lexically_normal().string();
+  for (std::string& path : paths) make_absolute(path);
 }
 
 class Launch {
@@ -380,10 +381,8 @@ ExitCode run_launch(const Options& options) {
   }
   make_absolute(reading.config.data.train);
   make_absolute(reading.config.data.val);
-  if (auto& tokenizer = reading.config.data.tokenizer; tokenizer != "byte") {
-    tokenizer = std::filesystem::absolute(tokenizer).lexically_normal().string();
-  }
-  if (auto& from = reading.config.init_from; !from.empty()) from = std::filesystem::absolute(from).lexically_normal().string();
+  if (reading.config.data.tokenizer != "byte") make_absolute(reading.config.data.tokenizer);
+  if (!reading.config.init_from.empty()) make_absolute(reading.config.init_from);
   const std::filesystem::path place = std::filesystem::path(reading.config.run.output_dir) / reading.config.run.name;
   const RunDirectory directory{std::filesystem::absolute(place).lexically_normal()};
   const auto old_one = options.has("fresh") ? OldRun::move_aside : OldRun::take_up;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tests/sim/scenario.h"
 #include "tests/sim/swarm_config.h"
@@ -172,16 +173,20 @@ TEST_P(DivergedWeights, AreReloadedAfterThreeSteps) {
   expect_finite_weights(world);
 }
 
+// All weights of a replica of `stage` become `value` in the last step of the second round, and the run goes on to its end.
+void play_poisoned_before_an_exchange(SimWorld& world, Stage stage, float value) {
+  while (reached(world) < 39) world.run_until(world.now() + 1ms);
+  holders_of(world, stage).at(0)->compute->poison(value);
+  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
+  expect_good_end(world, 60);
+}
+
 // At the end of a round: the exchange finds no delta that is finite, takes none, and sets the weights right.
 TEST_P(DivergedWeights, OfTheLastStepBeforeAnExchangeAreNotExchanged) {
   SimWorld::Config config = swarm_config(9, 4, 2, 60);
   config.worker.outer.local_steps = 20;
   SimWorld world(config);
-  while (reached(world) < 39) world.run_until(world.now() + 1ms);
-  const SimWorld::Node* const diverged = holders_of(world, GetParam()).at(0);
-  diverged->compute->poison();
-  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
-  expect_good_end(world, 60);
+  play_poisoned_before_an_exchange(world, GetParam(), std::numeric_limits<float>::quiet_NaN());
   EXPECT_EQ(world.totals().reloads, 0);
   expect_finite_weights(world);
 }
@@ -191,10 +196,7 @@ TEST_P(DivergedWeights, ThatAreFiniteAreNotExchangedEither) {
   SimWorld::Config config = swarm_config(14, 4, 2, 60);
   config.worker.outer.local_steps = 20;
   SimWorld world(config);
-  while (reached(world) < 39) world.run_until(world.now() + 1ms);
-  holders_of(world, GetParam()).at(0)->compute->poison(1.0e12F);
-  EXPECT_TRUE(world.run_to_end(TimePoint{} + 1200s)) << world.describe();
-  expect_good_end(world, 60);
+  play_poisoned_before_an_exchange(world, GetParam(), 1.0e12F);
   for (const auto& node : world.nodes()) {
     if (!node->compute) continue;
     for (const float value : node->compute->phi()) ASSERT_LT(std::abs(value), 1.0e9F) << node->name;

@@ -84,9 +84,9 @@ struct Snapshot {
 };
 // The outer step of methods: delta_i <- alpha delta_i + beta mean(Delta) - gamma (phi_i - mean(phi)); phi_i += delta_i;
 // theta = phi. Own values exact, those of others as encoded. `others` empty: solo (own Delta, no gamma term); the newest
-// Snapshot's delta counts, or theta - phi now when there was none this round; an own delta that is not finite, or of more than
-// 100 times the norm of phi, counts as zero, there and in a Snapshot. Others that are not finite or whose
-// phi or delta norm is absurd are left out and counted. Result: OuterStepped.
+// Snapshot's delta counts, or theta - phi now when there was none this round. An own delta that is not finite, or whose norm
+// is more than 100 times that of phi (of values of 0.01, where phi is smaller), counts as zero, there and in a Snapshot.
+// Others that are not finite or whose phi or delta norm is absurd are left out and counted. Result: OuterStepped.
 struct OuterStep {
   std::vector<Buffer> others;
   Encoding encoding = Encoding::bf16;
@@ -146,9 +146,9 @@ struct LossMade {
   std::int64_t tokens = 0;
   Buffer gradient;           // null: no middle stage was visited, or eval
   bool finite = true;        // false: what came home was not finite, or it diverged; nothing was accumulated and the graph is freed
-  bool diverged =
-      false;  // of a finite input this stage made what is not finite; finite all the same: the gradient alone,
-              // and it was accumulated
+  // Of a finite input this stage made what is not finite; where `finite` is true all the same: the gradient alone, and it
+  // was accumulated.
+  bool diverged = false;
 };
 struct GradientMade {
   MicrobatchId microbatch;
@@ -185,7 +185,7 @@ using JobResult =
 struct Completion {
   JobId job = 0;
   JobResult result;
-  double compute_seconds = 0.0;  // of the device, without waiting
+  double compute_seconds = 0.0;  // since it began or the job before was answered, whichever was later
 };
 
 // Sizes that the loop needs before any job has run. Pure functions of the config.

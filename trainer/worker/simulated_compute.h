@@ -59,7 +59,8 @@ class SimulatedCompute final : public Compute {
   // What this node hands to others from now on: activations and gradients of a wrong size, or an exchange with NaN in it.
   enum class Lie { none, wrong_size, not_finite };
   void set_lie(Lie lie) { lie_ = lie; }
-  // Weights that have diverged, until new ones come: whatever is computed with them is not finite.
+  // Weights that have diverged, until new ones come: all are `value`. With one that is not finite nothing that is computed
+  // with them is.
   void poison(float value = std::numeric_limits<float>::quiet_NaN());
   // The slow weights too: a reload finds nothing to go back to.
   void poison_slow_weights();
